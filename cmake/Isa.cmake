@@ -1,0 +1,28 @@
+# The kernels are compiled once for each instruction set, into objects that export one table each.
+
+# No call to libm may set errno, and no comparison may have to trap, or the loops would not vectorise.
+# Contraction is off so that a vector body and its scalar tail round alike (csrc/formulas/math.h).
+# -ffast-math stays away: linking with it switches the whole process to flush-to-zero.
+set(FASTACT_KERNEL_FLAGS -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off)
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(FASTACT_ISAS v2 v3 v4)
+else()
+  set(FASTACT_ISAS generic)
+endif()
+
+function(fastact_add_isas library)
+  foreach(isa IN LISTS FASTACT_ISAS)
+    set(objects ${library}_${isa})
+    add_library(${objects} OBJECT csrc/cpu/kernels.cpp)
+    target_compile_definitions(${objects} PRIVATE FASTACT_TABLE=table_${isa})
+    target_compile_options(${objects} PRIVATE ${FASTACT_KERNEL_FLAGS})
+    if(NOT isa STREQUAL generic)
+      target_compile_options(${objects} PRIVATE -march=x86-64-${isa})
+    endif()
+    if(isa STREQUAL v4)
+      target_compile_options(${objects} PRIVATE -mprefer-vector-width=512)
+    endif()
+    target_link_libraries(${library} PRIVATE ${objects})
+  endforeach()
+endfunction()

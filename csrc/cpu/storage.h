@@ -1,0 +1,79 @@
+// The 16-bit storage types: loaded to float, rounded once to nearest even on the way back, by integer
+// arithmetic that vectorises on every instruction set.
+#pragma once
+
+#include <stdint.h>
+
+#include "../formulas/macros.h"
+
+namespace fastact {
+namespace {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+template <class S>
+struct ComputeType {
+  using type = float;
+};
+template <>
+struct ComputeType<double> {
+  using type = double;
+};
+template <class S>
+using Compute = typename ComputeType<S>::type;
+
+FASTACT_FN uint32_t to_bits(float x) { return __builtin_bit_cast(uint32_t, x); }
+FASTACT_FN float from_bits(uint32_t x) { return __builtin_bit_cast(float, x); }
+
+FASTACT_FN float load(float x) { return x; }
+FASTACT_FN double load(double x) { return x; }
+FASTACT_FN float load(BFloat16 x) { return from_bits(uint32_t(x.bits) << 16); }
+FASTACT_FN float load(Half x) {
+  uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13;
+  // The exponent is re-biased by a multiplication, which makes subnormals right; infinity and NaN,
+  // whose exponent is all ones, keep it so.
+  uint32_t finite = to_bits(from_bits(magnitude) * 0x1p112f);
+  uint32_t special = magnitude | 0x7f800000u;
+  uint32_t sign = uint32_t(x.bits & 0x8000) << 16;
+  return from_bits((magnitude >= 0x0f800000u ? special : finite) | sign);
+}
+
+template <class S>
+S store(Compute<S> x);
+template <>
+FASTACT_FN float store<float>(float x) {
+  return x;
+}
+template <>
+FASTACT_FN double store<double>(double x) {
+  return x;
+}
+template <>
+FASTACT_FN BFloat16 store<BFloat16>(float x) {
+  uint32_t bits = to_bits(x);
+  uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return {uint16_t(x != x ? 0x7fc0u : rounded)};
+}
+template <>
+FASTACT_FN Half store<Half>(float x) {
+  uint32_t bits = to_bits(x);
+  uint32_t sign = (bits >> 16) & 0x8000;
+  uint32_t magnitude = bits & 0x7fffffff;
+  // Normal results: re-bias the exponent and round the 13 low bits; past 65504 the carry runs into
+  // the exponent of infinity.
+  uint32_t normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  // Below 2^-14: adding 1/2 aligns the subnormal's last bit with the float's, and rounds.
+  uint32_t subnormal = to_bits(from_bits(magnitude) + 0.5f) - to_bits(0.5f);
+  uint32_t result = magnitude < (113u << 23) ? subnormal : normal;
+  result = magnitude >= (143u << 23) ? 0x7c00u : result;
+  result = magnitude > 0x7f800000u ? 0x7e00u : result;
+  return {uint16_t(result | sign)};
+}
+
+}  // namespace
+}  // namespace fastact

@@ -1,0 +1,73 @@
+// The CPU ops, registered for every activation of the list.
+#include <torch/csrc/stable/library.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include "../cpu/dispatch.h"
+#include "../formulas/activations.h"
+#include "ops.h"
+
+namespace fastact {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+cpu::DType dtype_index(ScalarType type, const char* op) {
+  switch (type) {
+    case ScalarType::Float:
+      return cpu::float32;
+    case ScalarType::Double:
+      return cpu::float64;
+    case ScalarType::BFloat16:
+      return cpu::bfloat16;
+    case ScalarType::Half:
+      return cpu::float16;
+    default:
+      STD_TORCH_CHECK(false, "fastact::", op, ": expected float32, float64, bfloat16 or float16");
+  }
+}
+
+template <class F, size_t Index>
+struct UnaryKernels {
+  static constexpr const char* name = F::name;
+  static constexpr int arity = F::arity;
+  static const cpu::UnaryKernels& at(ScalarType t) {
+    return cpu::table().unary[Index][dtype_index(t, name)];
+  }
+  static PointwiseKernel forward(ScalarType t) { return at(t).forward; }
+  static PointwiseKernel backward(ScalarType t) { return at(t).backward; }
+  static PointwiseKernel double_backward(ScalarType t) { return at(t).double_backward; }
+};
+
+template <class F, size_t Index>
+struct GatedKernels {
+  static constexpr const char* name = F::name;
+  static const cpu::GatedKernels& at(ScalarType t) {
+    return cpu::table().gated[Index][dtype_index(t, name)];
+  }
+  static PointwiseKernel forward(ScalarType t) { return at(t).forward; }
+  static PointwiseKernel backward(ScalarType t) { return at(t).backward; }
+  static PointwiseKernel double_backward(ScalarType t) { return at(t).double_backward; }
+};
+
+template <template <class> class... Formulas, class Library, size_t... I>
+void implement_unary(List<Formulas...>, Library& m, std::index_sequence<I...>) {
+  (UnaryOps<UnaryKernels<Formulas<float>, I>>::implement(m), ...);
+}
+
+template <template <class> class... Formulas, class Library, size_t... I>
+void implement_gated(List<Formulas...>, Library& m, std::index_sequence<I...>) {
+  (GatedOps<GatedKernels<Formulas<float>, I>>::implement(m), ...);
+}
+
+template <template <class> class... Formulas>
+constexpr auto indices(List<Formulas...>) {
+  return std::make_index_sequence<sizeof...(Formulas)>();
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastact, CPU, m) {
+  implement_unary(Activations(), m, indices(Activations()));
+  implement_gated(Gates(), m, indices(Gates()));
+}
+
+}  // namespace
+}  // namespace fastact

@@ -1,0 +1,291 @@
+"""Differentiation: one torch.autograd.Function for each op, and what the dispatcher needs of it.
+
+Two ways lead to a kernel. Eager code calls a Function through torch's C entry point, which costs a
+third of ``Function.apply`` (docs/design.md, "Call overhead"). Everything else, functorch transforms,
+forward AD, torch.compile, a direct call of ``torch.ops.fastact.*``, goes through the dispatcher, where
+the same Function is registered as the op's Autograd kernel and finds the transforms already peeled
+off; so no Function needs ``setup_context`` or a vmap rule of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd import forward_ad as _forward_ad
+
+from ._library import Family, families, library
+
+# Three private names, each used by torch's own Python for the same purpose (torch/_library/autograd.py,
+# torch/autograd/function.py). Where one is gone, the slower public way is taken.
+below_autograd: Any = torch._C._AutoDispatchBelowAutograd
+_functorch_active: Callable[[], bool] = getattr(
+    torch._C, "_are_functorch_transforms_active", lambda: True
+)
+
+
+def transforms_active() -> bool:
+    """Whether a call has to go through the dispatcher: compiling, functorch, or dual numbers."""
+    return (
+        torch.compiler.is_compiling()
+        or _functorch_active()
+        or getattr(_forward_ad, "_current_level", 0) >= 0
+    )
+
+
+class Op(Function):
+    """An autograd Function over one registered op; ``apply`` is correct everywhere."""
+
+    overload: Any = None
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if transforms_active():
+            return cls.overload(*args)
+        return cls.record(*args)
+
+    @classmethod
+    def record(cls, *args: Any) -> Any:
+        """The C entry point: Function.apply without its Python."""
+        return super(Function, cls).apply(*args)  # type: ignore[misc]
+
+
+def _call(overload: Any, function: type[Op], *args: Any) -> Any:
+    """An op on tensors that may need anything: what backward formulas call."""
+    if transforms_active() or torch.is_grad_enabled():
+        return function.apply(*args)
+    with below_autograd():
+        return overload(*args)
+
+
+def _sum(terms: list[Any]) -> Any:
+    """The elementwise sum of tuples of tensors, without those that are None."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = tuple(a + b for a, b in zip(total, term, strict=True))
+    return total
+
+
+class Functions:
+    """The three Functions of a family, and their Autograd and vmap kernels."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        n = family.primals
+        forward_op, backward_op = family.forward, family.backward
+        double_op = family.double_backward
+        saves_output = family.saves_output
+        composition = family.composition
+
+        def as_tuple(result: Any) -> tuple[Tensor, ...]:
+            return (result,) if isinstance(result, Tensor) else tuple(result)
+
+        class Forward(Op):
+            overload = forward_op
+
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Tensor:
+                with below_autograd():
+                    y: Tensor = forward_op(*args)
+                constants = args[n:]
+                saved = (y,) if saves_output(*constants) else args[:n]
+                ctx.save_for_backward(*saved)
+                ctx.save_for_forward(*saved)
+                ctx.constants = constants
+                return y
+
+            @staticmethod
+            def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+                constants = ctx.constants
+                grads = _call(backward_op, Backward, grad, *ctx.saved_tensors, *constants)
+                return (*as_tuple(grads), *(None,) * len(constants))
+
+            @staticmethod
+            def jvp(ctx: Any, *tangents: Any) -> Tensor:
+                # double_backward's first result is what forward-mode AD asks for, and does not
+                # depend on grad; a single unpacked operand has the cheaper backward for it.
+                saved, constants = ctx.saved_tensors, ctx.constants
+                if n == 1 and not family.packed:
+                    return Backward.apply(tangents[0], *saved, *constants)
+                v = [
+                    torch.zeros_like(s) if t is None else t
+                    for t, s in zip(tangents[:n], saved, strict=True)
+                ]
+                grad = torch.zeros_like(family.like(*saved, *constants))
+                return Double.apply(*v, grad, *saved, *constants)[0]
+
+        class Backward(Op):
+            overload = backward_op
+
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                with below_autograd():
+                    grads = backward_op(*args)
+                ctx.save_for_backward(*args[: n + 1])
+                ctx.save_for_forward(*args[: n + 1])
+                ctx.constants = args[n + 1 :]
+                return grads
+
+            @staticmethod
+            def backward(ctx: Any, *v: Tensor) -> tuple[Any, ...]:
+                constants = ctx.constants
+                grads = _call(double_op, Double, *v, *ctx.saved_tensors, *constants)
+                return (*grads, *(None,) * len(constants))
+
+            @staticmethod
+            def jvp(ctx: Any, grad_tangent: Any, *tangents: Any) -> Any:
+                (grad, *saved), constants = ctx.saved_tensors, ctx.constants
+                terms = []
+                if grad_tangent is not None:
+                    terms.append(as_tuple(Backward.apply(grad_tangent, *saved, *constants)))
+                if any(t is not None for t in tangents[:n]):
+                    v = [
+                        torch.zeros_like(s) if t is None else t
+                        for t, s in zip(tangents[:n], saved, strict=True)
+                    ]
+                    terms.append(Double.apply(*v, grad, *saved, *constants)[1:])
+                total = _sum(terms)
+                return total[0] if n == 1 else total
+
+        class Double(Op):
+            overload = double_op
+
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                with below_autograd():
+                    grads = double_op(*args)
+                ctx.save_for_backward(*args[: 2 * n + 1])
+                ctx.save_for_forward(*args[: 2 * n + 1])
+                ctx.constants = args[2 * n + 1 :]
+                return grads
+
+            # The third derivative and above, by composition.
+            @staticmethod
+            def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+                constants = ctx.constants
+
+                def composed(*tensors: Tensor) -> tuple[Tensor, ...]:
+                    return composition(*tensors, *constants)
+
+                _, pullback = torch.func.vjp(composed, *ctx.saved_tensors)
+                return (*pullback(cotangents), *(None,) * len(constants))
+
+            @staticmethod
+            def jvp(ctx: Any, *tangents: Any) -> Any:
+                primals, constants = ctx.saved_tensors, ctx.constants
+
+                def composed(*tensors: Tensor) -> tuple[Tensor, ...]:
+                    return composition(*tensors, *constants)
+
+                given = tuple(
+                    torch.zeros_like(p) if t is None else t
+                    for t, p in zip(tangents[: len(primals)], primals, strict=True)
+                )
+                return torch.func.jvp(composed, primals, given)[1]
+
+        self.forward, self.backward, self.double_backward = Forward, Backward, Double
+        for function, suffix in (
+            (Forward, ""), (Backward, "Backward"), (Double, "DoubleBackward"),
+        ):  # fmt: skip
+            function.__name__ = function.__qualname__ = family.symbol + suffix
+            function.__module__ = "fastact.autograd"
+        if family.inplace is not None:
+            self.inplace = self._inplace(Backward)
+            self.inplace.__name__ = self.inplace.__qualname__ = family.symbol + "Inplace"
+            self.inplace.__module__ = "fastact.autograd"
+
+    def _inplace(self, backward: type[Op]) -> type[Op]:
+        family = self.family
+        inplace_op, backward_op = family.inplace, family.backward
+
+        class Inplace(Op):
+            """x is overwritten; where the input is needed later, it comes as ``original`` too."""
+
+            @staticmethod
+            def forward(ctx: Any, x: Tensor, original: Tensor | None, *constants: float) -> Tensor:
+                with below_autograd():
+                    inplace_op(x, *constants)
+                ctx.mark_dirty(x)
+                ctx.save_for_backward(x if original is None else original)
+                ctx.constants = constants
+                ctx.through_original = original is not None
+                return x
+
+            @staticmethod
+            def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+                constants = ctx.constants
+                grad_x = _call(backward_op, backward, grad, *ctx.saved_tensors, *constants)
+                slots = (None, grad_x) if ctx.through_original else (grad_x, None)
+                return (*slots, *(None,) * len(constants))
+
+        return Inplace
+
+
+def _autograd_kernel(function: type[Op]) -> Callable[..., Any]:
+    def kernel(*args: Any) -> Any:
+        return function.record(*args)
+
+    return kernel
+
+
+def _vmap_rule(overload: Any, family: Family) -> Callable[..., Any]:
+    """Every op is elementwise: batch dimensions go first, and a packed dimension moves by one."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        batched = []
+        for arg, dim in zip(args, in_dims, strict=True):
+            if not isinstance(arg, Tensor):
+                batched.append(arg)
+            elif dim is None:
+                batched.append(arg.expand(info.batch_size, *arg.shape))
+            else:
+                batched.append(arg.movedim(dim, 0))
+        if family.packed:
+            batched[-2] += 1
+        result = overload(*batched)
+        return result, (0 if isinstance(result, Tensor) else (0,) * len(result))
+
+    return rule
+
+
+def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., None]]:
+    name = overload.name()
+
+    def autograd(x: Tensor, *constants: float) -> None:
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise RuntimeError(
+                f"{name} does not record gradients; call fastact.functional with inplace=True"
+            )
+        with below_autograd():
+            overload(x, *constants)
+
+    def version(keyset: Any, x: Tensor, *constants: float) -> None:
+        torch.autograd.graph.increment_version(x)
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            overload.redispatch(keyset & torch._C._after_ADInplaceOrView_keyset, x, *constants)
+
+    return autograd, version
+
+
+@cache
+def functions(namespace: str) -> dict[str, Functions]:
+    """Registers autograd and vmap for every op of a namespace; returns its Functions by name."""
+    lib = library(namespace)
+    result = {}
+    for name, family in families(namespace).items():
+        made = result[name] = Functions(family)
+        for function in (made.forward, made.backward, made.double_backward):
+            overload = function.overload
+            lib.impl(overload._opname, _autograd_kernel(function), "Autograd")
+            torch.library.register_vmap(
+                overload.name(), _vmap_rule(overload, family), lib=lib
+            )
+        if family.inplace is not None:
+            autograd, version = _inplace_kernels(family.inplace)
+            lib.impl(f"{name}_", autograd, "Autograd")
+            lib.impl(f"{name}_", version, "ADInplaceOrView", with_keyset=True)
+    return result

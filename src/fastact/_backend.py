@@ -1,0 +1,127 @@
+"""Which backend answers: the one that was forced, or the best there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from contextlib import ContextDecorator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import _autograd, _library
+
+NAMES = ("auto", "compiled", "numba", "torch")
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """One backend: its name, whether it can be used here, and the details or the reason why not."""
+
+    name: str
+    available: bool
+    detail: str
+
+
+def _compiled_info() -> BackendInfo:
+    cpu = _library.cpu()
+    if cpu.error:
+        return BackendInfo("compiled", False, cpu.error)
+    return BackendInfo("compiled", True, f"CPU, {cpu.isa} of {', '.join(cpu.isas)}")
+
+
+def _numba_info() -> BackendInfo:
+    if importlib.util.find_spec("numba") is None:
+        return BackendInfo("numba", False, "numba is not installed; run: pip install numba")
+    return BackendInfo("numba", True, "CPU, compiled at the first call of each op")
+
+
+def backends() -> list[BackendInfo]:
+    """Lists the backends, what each runs on, and why one is not available.
+
+    Example:
+        >>> import fastact
+        >>> [backend.name for backend in fastact.backends()]
+        ['compiled', 'numba', 'torch']
+    """
+    return [
+        _compiled_info(),
+        _numba_info(),
+        BackendInfo("torch", True, f"torch {torch.__version__}"),
+    ]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a backend name stands for now."""
+
+    name: str
+    functions: dict[str, _autograd.Functions] | None  # None: torch's own ops
+    cutoffs: bool  # whether small tensors go to torch
+
+
+def _resolve(name: str) -> Choice:
+    if name not in NAMES:
+        raise ValueError(f"backend must be one of {', '.join(NAMES)}; got {name!r}")
+    if name == "torch":
+        return Choice(name, None, False)
+    compiled, numba = _compiled_info(), _numba_info()
+    if name == "auto":
+        usable = [info.name for info in (compiled, numba) if info.available]
+        source = usable[0] if usable else "torch"
+    else:
+        source = name
+        info = compiled if name == "compiled" else numba
+        if not info.available:
+            raise RuntimeError(f"the backend {name!r} is not available: {info.detail}")
+    if source == "torch":
+        return Choice(name, None, False)
+    namespace = _library.NAMESPACES[source]
+    if source == "numba":
+        from . import _numba
+
+        _numba.register()
+    return Choice(name, _autograd.functions(namespace), name == "auto")
+
+
+class _State:
+    """The choice in force; one attribute of one object, so that a call reads it fast."""
+
+    def __init__(self) -> None:
+        self.choice = _resolve(os.environ.get("FASTACT_BACKEND", "auto"))
+
+
+class backend(ContextDecorator):
+    """Forces a backend inside a ``with`` block or a decorated function, in the whole process.
+
+    Args:
+        name: ``"compiled"`` (the C++ kernels), ``"numba"``, ``"torch"`` (torch's own ops), or
+            ``"auto"``: the compiled kernels where there are any, else Numba's, and torch where no
+            kernel of ours serves or where torch is measured to be faster. A forced backend has no
+            such cutoff. The environment variable ``FASTACT_BACKEND`` sets the start value.
+
+    Raises:
+        ValueError: the name is none of these.
+        RuntimeError: the backend is not available here; the message says how to get it.
+
+    Example:
+        >>> import fastact, torch
+        >>> with fastact.backend("torch"):
+        ...     y = fastact.functional.gelu(torch.ones(3))
+    """
+
+    def __init__(self, name: str) -> None:
+        self._choice = _resolve(name)
+        self._previous: list[Choice] = []
+
+    def __enter__(self) -> backend:
+        self._previous.append(STATE.choice)
+        STATE.choice = self._choice
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        STATE.choice = self._previous.pop()
+
+
+STATE = _State()

@@ -1,0 +1,228 @@
+"""Modules: each subclasses torch.nn's of the same name and calls the function of fastact.functional.
+
+``isinstance``, ``repr``, ``state_dict``, pickle and ``copy.deepcopy`` work as with torch's modules, and
+so does code that looks for them by type. The modules torch has no name for are plain modules.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from . import functional as F
+
+__all__ = [
+    "CELU",
+    "ELU",
+    "GEGLU",
+    "GELU",
+    "GLU",
+    "SELU",
+    "GELUMul",
+    "Hardsigmoid",
+    "Hardswish",
+    "LeakyReLU",
+    "LogSigmoid",
+    "Mish",
+    "QuickGELU",
+    "ReGLU",
+    "ReLU",
+    "ReLU6",
+    "ReLUMul",
+    "SiLU",
+    "SiLUMul",
+    "Sigmoid",
+    "Softplus",
+    "SquaredReLU",
+    "SwiGLU",
+    "Tanh",
+]
+
+
+class GELU(nn.GELU):
+    """:func:`fastact.functional.gelu`; arguments as torch.nn.GELU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.gelu(input, self.approximate)
+
+
+class SiLU(nn.SiLU):
+    """:func:`fastact.functional.silu`; arguments as torch.nn.SiLU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.silu(input, self.inplace)
+
+
+class ReLU(nn.ReLU):
+    """:func:`fastact.functional.relu`; arguments as torch.nn.ReLU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu(input, self.inplace)
+
+
+class ReLU6(nn.ReLU6):
+    """:func:`fastact.functional.relu6`; arguments as torch.nn.ReLU6."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu6(input, self.inplace)
+
+
+class LeakyReLU(nn.LeakyReLU):
+    """:func:`fastact.functional.leaky_relu`; arguments as torch.nn.LeakyReLU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.leaky_relu(input, self.negative_slope, self.inplace)
+
+
+class ELU(nn.ELU):
+    """:func:`fastact.functional.elu`; arguments as torch.nn.ELU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.elu(input, self.alpha, self.inplace)
+
+
+class SELU(nn.SELU):
+    """:func:`fastact.functional.selu`; arguments as torch.nn.SELU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.selu(input, self.inplace)
+
+
+class CELU(nn.CELU):
+    """:func:`fastact.functional.celu`; arguments as torch.nn.CELU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.celu(input, self.alpha, self.inplace)
+
+
+class Sigmoid(nn.Sigmoid):
+    """:func:`fastact.functional.sigmoid`; arguments as torch.nn.Sigmoid."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.sigmoid(input)
+
+
+class Tanh(nn.Tanh):
+    """:func:`fastact.functional.tanh`; arguments as torch.nn.Tanh."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.tanh(input)
+
+
+class Softplus(nn.Softplus):
+    """:func:`fastact.functional.softplus`; arguments as torch.nn.Softplus."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softplus(input, self.beta, self.threshold)
+
+
+class LogSigmoid(nn.LogSigmoid):
+    """:func:`fastact.functional.logsigmoid`; arguments as torch.nn.LogSigmoid."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.logsigmoid(input)
+
+
+class Mish(nn.Mish):
+    """:func:`fastact.functional.mish`; arguments as torch.nn.Mish."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.mish(input, self.inplace)
+
+
+class Hardswish(nn.Hardswish):
+    """:func:`fastact.functional.hardswish`; arguments as torch.nn.Hardswish."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.hardswish(input, self.inplace)
+
+
+class Hardsigmoid(nn.Hardsigmoid):
+    """:func:`fastact.functional.hardsigmoid`; arguments as torch.nn.Hardsigmoid."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.hardsigmoid(input, self.inplace)
+
+
+class GLU(nn.GLU):
+    """:func:`fastact.functional.glu`; arguments as torch.nn.GLU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.glu(input, self.dim)
+
+
+class QuickGELU(nn.Module):
+    """:func:`fastact.functional.quick_gelu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.quick_gelu(input)
+
+
+class SquaredReLU(nn.Module):
+    """:func:`fastact.functional.squared_relu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.squared_relu(input)
+
+
+class SwiGLU(nn.Module):
+    """:func:`fastact.functional.swiglu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.swiglu(input)
+
+
+class ReGLU(nn.Module):
+    """:func:`fastact.functional.reglu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.reglu(input)
+
+
+class SiLUMul(nn.Module):
+    """:func:`fastact.functional.silu_mul`."""
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        return F.silu_mul(gate, up)
+
+
+class ReLUMul(nn.Module):
+    """:func:`fastact.functional.relu_mul`."""
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        return F.relu_mul(gate, up)
+
+
+class GEGLU(nn.Module):
+    """:func:`fastact.functional.geglu`.
+
+    Args:
+        approximate: ``"none"`` or ``"tanh"``.
+    """
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.geglu(input, self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
+
+class GELUMul(nn.Module):
+    """:func:`fastact.functional.gelu_mul`.
+
+    Args:
+        approximate: ``"none"`` or ``"tanh"``.
+    """
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        return F.gelu_mul(gate, up, self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
