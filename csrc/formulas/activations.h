@@ -271,8 +271,9 @@ struct Mish : Defaults {
   FASTACT_FN T slope(T x) const {
     Terms s = terms(x);
     T u = T(1) + s.e;
-    T left = s.lifted * fma(T(4) * at_least(x, -Constants<T>::exp_limit), u, (T(2) + s.e) * s.d);
-    T right = fma(T(4) * x * s.e, s.e * u, fma(T(2), s.e, T(1)) * s.d);
+    T xc = at_most(at_least(x, -Constants<T>::exp_limit), Constants<T>::exp_limit);
+    T left = s.lifted * fma(T(4) * xc, u, (T(2) + s.e) * s.d);
+    T right = fma(T(4) * xc * s.e, s.e * u, fma(T(2), s.e, T(1)) * s.d);
     T sum = (s.negative ? left : right) / (s.d * s.d);
     return fma(x, T(0), s.negative ? sum * Constants<T>::unlift : sum);
   }

@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch.autograd import Function
 from torch.autograd import forward_ad as _forward_ad
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
 from ._library import Family, families, library
 
@@ -54,6 +56,16 @@ class Op(Function):
         return super(Function, cls).apply(*args)  # type: ignore[misc]
 
 
+def _run(overload: Any, *args: Any) -> Any:
+    """The op itself, from within a Function's forward."""
+    if _functorch_active():
+        # The transforms further out have to record it, and forward has switched recording off.
+        with torch.enable_grad(), _set_fwd_grad_enabled(True), below_autograd():
+            return overload(*args)
+    with below_autograd():
+        return overload(*args)
+
+
 def _call(overload: Any, function: type[Op], *args: Any) -> Any:
     """An op on tensors that may need anything: what backward formulas call."""
     if transforms_active() or torch.is_grad_enabled():
@@ -63,10 +75,15 @@ def _call(overload: Any, function: type[Op], *args: Any) -> Any:
 
 
 def _sum(terms: list[Any]) -> Any:
-    """The elementwise sum of tuples of tensors, without those that are None."""
+    """The elementwise sum of tuples of tensors, inside a jvp.
+
+    There torch has switched forward AD off, for this level's sake and by accident for the levels
+    further out; the terms carry no tangent of this level, so it can be on.
+    """
     total = terms[0]
-    for term in terms[1:]:
-        total = tuple(a + b for a, b in zip(total, term, strict=True))
+    with _set_fwd_grad_enabled(True):
+        for term in terms[1:]:
+            total = tuple(a + b for a, b in zip(total, term, strict=True))
     return total
 
 
@@ -89,8 +106,7 @@ class Functions:
 
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Tensor:
-                with below_autograd():
-                    y: Tensor = forward_op(*args)
+                y: Tensor = _run(forward_op, *args)
                 constants = args[n:]
                 saved = (y,) if saves_output(*constants) else args[:n]
                 ctx.save_for_backward(*saved)
@@ -123,8 +139,7 @@ class Functions:
 
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
-                with below_autograd():
-                    grads = backward_op(*args)
+                grads = _run(backward_op, *args)
                 ctx.save_for_backward(*args[: n + 1])
                 ctx.save_for_forward(*args[: n + 1])
                 ctx.constants = args[n + 1 :]
@@ -156,8 +171,7 @@ class Functions:
 
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
-                with below_autograd():
-                    grads = double_op(*args)
+                grads = _run(double_op, *args)
                 ctx.save_for_backward(*args[: 2 * n + 1])
                 ctx.save_for_forward(*args[: 2 * n + 1])
                 ctx.constants = args[2 * n + 1 :]
@@ -173,19 +187,6 @@ class Functions:
 
                 _, pullback = torch.func.vjp(composed, *ctx.saved_tensors)
                 return (*pullback(cotangents), *(None,) * len(constants))
-
-            @staticmethod
-            def jvp(ctx: Any, *tangents: Any) -> Any:
-                primals, constants = ctx.saved_tensors, ctx.constants
-
-                def composed(*tensors: Tensor) -> tuple[Tensor, ...]:
-                    return composition(*tensors, *constants)
-
-                given = tuple(
-                    torch.zeros_like(p) if t is None else t
-                    for t, p in zip(tangents[: len(primals)], primals, strict=True)
-                )
-                return torch.func.jvp(composed, primals, given)[1]
 
         self.forward, self.backward, self.double_backward = Forward, Backward, Double
         for function, suffix in (
@@ -207,8 +208,7 @@ class Functions:
 
             @staticmethod
             def forward(ctx: Any, x: Tensor, original: Tensor | None, *constants: float) -> Tensor:
-                with below_autograd():
-                    inplace_op(x, *constants)
+                _run(inplace_op, x, *constants)
                 ctx.mark_dirty(x)
                 ctx.save_for_backward(x if original is None else original)
                 ctx.constants = constants
@@ -225,9 +225,25 @@ class Functions:
         return Inplace
 
 
-def _autograd_kernel(function: type[Op]) -> Callable[..., Any]:
+def _may_be_differentiated(args: tuple[Any, ...]) -> bool:
+    """Whether the level of differentiation that is now entered may follow one of these."""
+    return torch._C._is_fwd_grad_enabled() or (
+        torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in args)
+    )
+
+
+def _autograd_kernel(function: type[Op], composition: Any = None) -> Callable[..., Any]:
     def kernel(*args: Any) -> Any:
-        return function.record(*args)
+        if composition is not None and transforms_active():
+            # torch.func.vjp cannot start inside a transform that is half entered: what is
+            # differentiated a third time is left to this level's own autograd.
+            if _may_be_differentiated(args):
+                return composition(*args)
+            return _run(function.overload, *args)
+        # Inside a functorch transform torch allows a Function only where it knows that the transform's
+        # level has been entered already; an Autograd kernel is such a place.
+        with enable_single_level_autograd_function():
+            return function.record(*args)
 
     return kernel
 
@@ -280,7 +296,8 @@ def functions(namespace: str) -> dict[str, Functions]:
         made = result[name] = Functions(family)
         for function in (made.forward, made.backward, made.double_backward):
             overload = function.overload
-            lib.impl(overload._opname, _autograd_kernel(function), "Autograd")
+            third = family.composition if function is made.double_backward else None
+            lib.impl(overload._opname, _autograd_kernel(function, third), "Autograd")
             torch.library.register_vmap(
                 overload.name(), _vmap_rule(overload, family), lib=lib
             )

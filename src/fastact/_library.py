@@ -29,7 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._registry import ACTIVATIONS, GATES, Activation, differentiate
+from ._formulas import TorchMath
+from ._registry import ACTIVATIONS, GATES, Activation
 
 NAMESPACES = {"compiled": "fastact", "numba": "fastact_numba"}
 
@@ -78,28 +79,25 @@ def gate_and_up(x: Tensor, dim: int, gate_first: bool) -> tuple[Tensor, Tensor]:
 
 
 def _unary_composition(row: Activation) -> Callable[..., tuple[Tensor, ...]]:
+    _, slope, curvature = row.formula(TorchMath)
+
     def composition(v: Tensor, grad: Tensor, saved: Tensor, *p: float) -> tuple[Tensor, ...]:
-        if row.saves_its_output(p):
-            assert row.slope_of_output is not None
-            slope, curvature = row.slope_of_output, differentiate(row.slope_of_output, 1)
-        else:
-            slope, curvature = differentiate(row.reference, 1), differentiate(row.reference, 2)
         return v * slope(saved, *p), v * grad * curvature(saved, *p)
 
     return composition
 
 
 def _gated_composition(row: Activation) -> Callable[..., tuple[Tensor, ...]]:
+    value, slope, curvature = row.formula(TorchMath)
+
     def composition(
         v: Tensor, w: Tensor, grad: Tensor, gate: Tensor, up: Tensor
     ) -> tuple[Tensor, ...]:
-        slope = differentiate(row.reference, 1)(gate)
-        curvature = differentiate(row.reference, 2)(gate)
-        return (
-            v * up * slope + w * row.reference(gate),
-            grad * (v * up * curvature + w * slope),
-            v * grad * slope,
-        )
+        f = value(gate)
+        saved = f if row.saves_output else gate
+        df = slope(saved)
+        ddf = curvature(saved) * (df if row.saves_output else 1)
+        return v * up * df + w * f, grad * (v * up * ddf + w * df), v * grad * df
 
     return composition
 

@@ -1,0 +1,170 @@
+"""Gated activations: one tensor, or half of one, gates another."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .._dispatch import gated, gelu_variant, packed
+
+def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
+    r"""SiLU of a gate times a second tensor, fused: ``silu(gate) * up``.
+
+    Strided halves of one buffer are read where they are.
+
+    Args:
+        gate: any shape; float32, float64, bfloat16 or float16.
+        up: like ``gate``.
+
+    Raises:
+        RuntimeError: the shapes, dtypes or devices differ.
+            Under autocast different dtypes are promoted.
+        TypeError: an argument is not a tensor.
+
+    Example:
+        >>> import torch, fastact
+        >>> fastact.functional.silu_mul(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([2.0, 2.0, 2.0]))
+        tensor([-0.5379,  0.0000,  1.4621])
+
+    Source: Shazeer 2020, arXiv:2002.05202.
+    """
+    return gated("silu_mul", "silu", gate, up)
+
+
+def gelu_mul(gate: Tensor, up: Tensor, approximate: str = "none") -> Tensor:
+    r"""GELU of a gate times a second tensor, fused: ``gelu(gate) * up``.
+
+    Strided halves of one buffer are read where they are.
+
+    Args:
+        gate: any shape; float32, float64, bfloat16 or float16.
+        up: like ``gate``.
+        approximate: ``'none'`` or ``'tanh'``.
+
+    Raises:
+        RuntimeError: the shapes, dtypes or devices differ, or ``approximate`` is something else.
+            Under autocast different dtypes are promoted.
+        TypeError: an argument is not a tensor.
+
+    Example:
+        >>> import torch, fastact
+        >>> fastact.functional.gelu_mul(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([2.0, 2.0, 2.0]))
+        tensor([-0.3173,  0.0000,  1.6827])
+
+    Source: Shazeer 2020, arXiv:2002.05202.
+    """
+    return gated("gelu_mul", gelu_variant("gelu_mul", approximate), gate, up)
+
+
+def relu_mul(gate: Tensor, up: Tensor) -> Tensor:
+    r"""ReLU of a gate times a second tensor, fused: ``relu(gate) * up``.
+
+    Strided halves of one buffer are read where they are.
+
+    Args:
+        gate: any shape; float32, float64, bfloat16 or float16.
+        up: like ``gate``.
+
+    Raises:
+        RuntimeError: the shapes, dtypes or devices differ.
+            Under autocast different dtypes are promoted.
+        TypeError: an argument is not a tensor.
+
+    Example:
+        >>> import torch, fastact
+        >>> fastact.functional.relu_mul(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([2.0, 2.0, 2.0]))
+        tensor([0., 0., 2.])
+
+    Source: Shazeer 2020, arXiv:2002.05202.
+    """
+    return gated("relu_mul", "relu", gate, up)
+
+
+def swiglu(input: Tensor) -> Tensor:
+    r"""``silu(gate) * up`` of the two halves of the last dimension, gate first.
+
+    The halves are read, and their gradients written, where they are: nothing is copied or joined.
+
+    Args:
+        input: shape (\*, 2 N), gives (\*, N); float32, float64, bfloat16 or float16.
+
+    Raises:
+        RuntimeError: the last dimension is odd, or there is none.
+        TypeError: ``input`` is not a tensor.
+
+    Example:
+        >>> import torch, fastact
+        >>> fastact.functional.swiglu(torch.tensor([-1.0, 1.0, 2.0, 2.0]))
+        tensor([-0.5379,  1.4621])
+
+    Source: Shazeer 2020, arXiv:2002.05202.
+    """
+    return packed("swiglu", "silu", input, -1, True)
+
+
+def geglu(input: Tensor, approximate: str = "none") -> Tensor:
+    r"""``gelu(gate) * up`` of the two halves of the last dimension, gate first.
+
+    The halves are read, and their gradients written, where they are: nothing is copied or joined.
+
+    Args:
+        input: shape (\*, 2 N), gives (\*, N); float32, float64, bfloat16 or float16.
+        approximate: ``'none'`` or ``'tanh'``.
+
+    Raises:
+        RuntimeError: the last dimension is odd, or there is none; ``approximate`` is something else.
+        TypeError: ``input`` is not a tensor.
+
+    Example:
+        >>> import torch, fastact
+        >>> fastact.functional.geglu(torch.tensor([-1.0, 1.0, 2.0, 2.0]))
+        tensor([-0.3173,  1.6827])
+
+    Source: Shazeer 2020, arXiv:2002.05202.
+    """
+    return packed("geglu", gelu_variant("geglu", approximate), input, -1, True)
+
+
+def reglu(input: Tensor) -> Tensor:
+    r"""``relu(gate) * up`` of the two halves of the last dimension, gate first.
+
+    The halves are read, and their gradients written, where they are: nothing is copied or joined.
+
+    Args:
+        input: shape (\*, 2 N), gives (\*, N); float32, float64, bfloat16 or float16.
+
+    Raises:
+        RuntimeError: the last dimension is odd, or there is none.
+        TypeError: ``input`` is not a tensor.
+
+    Example:
+        >>> import torch, fastact
+        >>> fastact.functional.reglu(torch.tensor([-1.0, 1.0, 2.0, 2.0]))
+        tensor([0., 2.])
+
+    Source: Shazeer 2020, arXiv:2002.05202.
+    """
+    return packed("reglu", "relu", input, -1, True)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    r"""Gated linear unit, :math:`a\,\sigma(b)` for the halves a, b of one dimension.
+
+    Unlike in the functions above the gate comes second, as in torch.
+
+    Args:
+        input: the size of ``dim`` is even; float32, float64, bfloat16 or float16.
+        dim: the dimension to halve.
+
+    Raises:
+        RuntimeError: the dimension is odd, or there is none.
+        IndexError: ``dim`` is out of range.
+        TypeError: ``input`` is not a tensor.
+
+    Example:
+        >>> import torch, fastact
+        >>> fastact.functional.glu(torch.tensor([2.0, 2.0, -1.0, 1.0]))
+        tensor([0.5379, 1.4621])
+
+    Source: Dauphin et al. 2016, arXiv:1612.08083.
+    """
+    return packed("glu", "sigmoid", input, dim, False)
