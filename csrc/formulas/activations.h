@@ -328,8 +328,7 @@ template <class T>
 struct Selu : ExponentialUnit<T> {
   static constexpr const char* name = "selu";
   explicit Selu(const double*)
-      : ExponentialUnit<T>(1.6732632423543772848170429916717, 1.0507009873554804934193349852946,
-                           1) {}
+      : ExponentialUnit<T>(1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1) {}
 };
 
 // Barron 2017, arXiv:1704.07483.
@@ -428,8 +427,8 @@ struct Hardsigmoid : Defaults {
 template <template <class> class... Formulas>
 struct List {};
 
-using Activations = List<Gelu, GeluTanh, QuickGelu, Silu, Sigmoid, Tanh, Softplus, LogSigmoid, Mish, Elu,
-                         Selu, Celu, Relu, Relu6, LeakyRelu, SquaredRelu, Hardswish, Hardsigmoid>;
+using Activations = List<Gelu, GeluTanh, QuickGelu, Silu, Sigmoid, Tanh, Softplus, LogSigmoid, Mish,
+                         Elu, Selu, Celu, Relu, Relu6, LeakyRelu, SquaredRelu, Hardswish, Hardsigmoid>;
 
 // Those that gate: value(gate) * up.
 using Gates = List<Silu, Gelu, GeluTanh, Relu, Sigmoid>;

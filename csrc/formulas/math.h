@@ -73,8 +73,7 @@ struct Constants<float> {
   static constexpr float ln2_high = 0x1.63p-1f;   // 10 bits: k * ln2_high is exact
   static constexpr float ln2_low = -2.12194440054690583e-4f;
   // (expm1(r) - r) / r^2 for |r| <= ln(2)/2: 1.3e-7
-  static constexpr float expm1[] = {0.5f, 0.166665767f, 0.0416665542f, 0.00836323288f,
-                                    0.00139262508f};
+  static constexpr float expm1[] = {0.5f, 0.166665767f, 0.0416665542f, 0.00836323288f, 0.00139262508f};
   // atanh(s) / s in s^2 for s <= 1/3: 4e-9
   static constexpr float atanh[] = {1.0f, 0.333331608f, 0.200122976f, 0.139825789f, 0.140788892f};
   // Phi(-t) exp(t^2/2) for 0 <= t <= 14.6: 6e-9; all coefficients positive, so nothing cancels
@@ -100,11 +99,10 @@ struct Constants<double> {
   static constexpr double ln2_high = 0x1.62e42feep-1;  // 32 bits
   static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
   // 2e-16 of a term that is at most 0.06 of the result
-  static constexpr double expm1[] = {0.500000000000000103,    0.166666666666666675,
-                                     0.0416666666666238205,   0.0083333333333300382,
-                                     0.00138888889173670806,  0.00019841269863171556,
-                                     0.0000248015210578682052, 2.75572682769056962e-6,
-                                     2.76202015910315488e-7,  2.5100472505694996e-8};
+  static constexpr double expm1[] = {
+      0.500000000000000103,   0.166666666666666675,   0.0416666666666238205,    0.0083333333333300382,
+      0.00138888889173670806, 0.00019841269863171556, 0.0000248015210578682052, 2.75572682769056962e-6,
+      2.76202015910315488e-7, 2.5100472505694996e-8};
   // 1.3e-18
   static constexpr double atanh[] = {1.0,
                                      0.333333333333330748,
@@ -150,7 +148,8 @@ FASTACT_FN T product_error(T a, T b, T p) {
   if constexpr (has_fma) {
     return fma(a, b, -p);
   } else {
-    constexpr T splitter = T((typename Constants<T>::Bits(1) << (Constants<T>::mantissa_bits + 2) / 2) + 1);
+    constexpr T splitter =
+        T((typename Constants<T>::Bits(1) << (Constants<T>::mantissa_bits + 2) / 2) + 1);
     T a_big = a * splitter, b_big = b * splitter;
     T a_high = a_big - (a_big - a), b_high = b_big - (b_big - b);
     T a_low = a - a_high, b_low = b - b_high;

@@ -97,7 +97,8 @@ struct GatedOps {
 
   static std::tuple<Tensor, Tensor, Tensor> double_backward(Tensor v_gate, Tensor v_up, Tensor grad,
                                                             Tensor gate, Tensor up) {
-    Tensor grad_grad = allocate_like(gate), grad_gate = allocate_like(gate), grad_up = allocate_like(up);
+    Tensor grad_grad = allocate_like(gate), grad_gate = allocate_like(gate),
+           grad_up = allocate_like(up);
     double_backward_into(v_gate, v_up, grad, gate, up, grad_grad, grad_gate, grad_up);
     return {grad_grad, grad_gate, grad_up};
   }
@@ -115,8 +116,8 @@ struct GatedOps {
     return grad_x;
   }
 
-  static std::tuple<Tensor, Tensor> packed_double_backward(Tensor v, Tensor grad, Tensor x,
-                                                           int64_t dim, bool gate_first) {
+  static std::tuple<Tensor, Tensor> packed_double_backward(Tensor v, Tensor grad, Tensor x, int64_t dim,
+                                                           bool gate_first) {
     check_alike(Kernels::name, {&x, &v});
     Tensor grad_x = allocate_like(x);
     auto [v_gate, v_up] = halves(v, dim, gate_first);

@@ -97,8 +97,7 @@ void run(PointwiseKernel kernel, const double* params, const Walk& walk, const P
 
 Pointers data_of(std::span<const Tensor> operands) {
   Pointers data{};
-  for (size_t i = 0; i < operands.size(); ++i)
-    data[i] = static_cast<char*>(operands[i].data_ptr());
+  for (size_t i = 0; i < operands.size(); ++i) data[i] = static_cast<char*>(operands[i].data_ptr());
   return data;
 }
 
@@ -117,7 +116,8 @@ void pointwise(PointwiseKernel kernel, const double* params, std::span<Tensor> o
   const auto itemsize = int64_t(operands[inputs].element_size());
   if (numel == 0) return;
 
-  if (std::all_of(operands.begin(), operands.end(), [](const Tensor& t) { return t.is_contiguous(); })) {
+  if (std::all_of(operands.begin(), operands.end(),
+                  [](const Tensor& t) { return t.is_contiguous(); })) {
     const Pointers data = data_of(operands);
     return parallel(numel, [&](int64_t begin, int64_t end) {
       Pointers at = data;

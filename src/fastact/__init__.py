@@ -1,8 +1,8 @@
 """Compiled activation kernels for PyTorch.
 
 Drop-in functions and modules with fused forward, backward and second-derivative kernels:
-``fastact.functional`` for torch.nn.functional, ``fastact.nn`` for torch.nn, ``fastact.autograd`` for
-the Functions beneath them, ``torch.ops.fastact`` for the registered ops.
+``fastact.functional`` for torch.nn.functional, ``fastact.nn`` for torch.nn, ``fastact.autograd``
+for the Functions beneath them, ``torch.ops.fastact`` for the registered ops.
 """
 
 from . import autograd, functional, nn

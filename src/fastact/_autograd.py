@@ -1,10 +1,10 @@
 """Differentiation: one torch.autograd.Function for each op, and what the dispatcher needs of it.
 
 Two ways lead to a kernel. Eager code calls a Function through torch's C entry point, which costs a
-third of ``Function.apply`` (docs/design.md, "Call overhead"). Everything else, functorch transforms,
-forward AD, torch.compile, a direct call of ``torch.ops.fastact.*``, goes through the dispatcher, where
-the same Function is registered as the op's Autograd kernel and finds the transforms already peeled
-off; so no Function needs ``setup_context`` or a vmap rule of its own.
+third of ``Function.apply`` (docs/design.md, "Call overhead"). Everything else, functorch
+transforms, forward AD, torch.compile, a direct call of ``torch.ops.fastact.*``, goes through the
+dispatcher, where the same Function is registered as the op's Autograd kernel and finds the
+transforms already peeled off; so no Function needs ``setup_context`` or a vmap rule of its own.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.autograd_function import enable_single_level_autograd_function
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function
 from torch.autograd import forward_ad as _forward_ad
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
 from ._library import Family, families, library
 
-# Three private names, each used by torch's own Python for the same purpose (torch/_library/autograd.py,
-# torch/autograd/function.py). Where one is gone, the slower public way is taken.
+# Three private names, each used by torch's own Python for the same purpose
+# (torch/_library/autograd.py, torch/autograd/function.py). Where one is gone, the slower public
+# way is taken.
 below_autograd: Any = torch._C._AutoDispatchBelowAutograd
 _functorch_active: Callable[[], bool] = getattr(
     torch._C, "_are_functorch_transforms_active", lambda: True
 )
 
 
+def _dual_level_active() -> bool:
+    return getattr(_forward_ad, "_current_level", 0) >= 0
+
+
 def transforms_active() -> bool:
     """Whether a call has to go through the dispatcher: compiling, functorch, or dual numbers."""
-    return (
-        torch.compiler.is_compiling()
-        or _functorch_active()
-        or getattr(_forward_ad, "_current_level", 0) >= 0
-    )
+    return _functorch_active() or _dual_level_active() or torch.compiler.is_compiling()
 
 
 class Op(Function):
@@ -64,6 +65,12 @@ def _run(overload: Any, *args: Any) -> Any:
             return overload(*args)
     with below_autograd():
         return overload(*args)
+
+
+def _save(ctx: Any, tensors: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*tensors)
+    if _dual_level_active():
+        ctx.save_for_forward(*tensors)
 
 
 def _call(overload: Any, function: type[Op], *args: Any) -> Any:
@@ -107,11 +114,8 @@ class Functions:
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Tensor:
                 y: Tensor = _run(forward_op, *args)
-                constants = args[n:]
-                saved = (y,) if saves_output(*constants) else args[:n]
-                ctx.save_for_backward(*saved)
-                ctx.save_for_forward(*saved)
-                ctx.constants = constants
+                ctx.constants = constants = args[n:]
+                _save(ctx, (y,) if saves_output(*constants) else args[:n])
                 return y
 
             @staticmethod
@@ -121,7 +125,7 @@ class Functions:
                 return (*as_tuple(grads), *(None,) * len(constants))
 
             @staticmethod
-            def jvp(ctx: Any, *tangents: Any) -> Tensor:
+            def jvp(ctx: Any, *tangents: Any) -> Any:
                 # double_backward's first result is what forward-mode AD asks for, and does not
                 # depend on grad; a single unpacked operand has the cheaper backward for it.
                 saved, constants = ctx.saved_tensors, ctx.constants
@@ -140,8 +144,7 @@ class Functions:
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
                 grads = _run(backward_op, *args)
-                ctx.save_for_backward(*args[: n + 1])
-                ctx.save_for_forward(*args[: n + 1])
+                _save(ctx, args[: n + 1])
                 ctx.constants = args[n + 1 :]
                 return grads
 
@@ -173,7 +176,6 @@ class Functions:
             def forward(ctx: Any, *args: Any) -> Any:
                 grads = _run(double_op, *args)
                 ctx.save_for_backward(*args[: 2 * n + 1])
-                ctx.save_for_forward(*args[: 2 * n + 1])
                 ctx.constants = args[2 * n + 1 :]
                 return grads
 
@@ -185,7 +187,7 @@ class Functions:
                 def composed(*tensors: Tensor) -> tuple[Tensor, ...]:
                     return composition(*tensors, *constants)
 
-                _, pullback = torch.func.vjp(composed, *ctx.saved_tensors)
+                pullback = torch.func.vjp(composed, *ctx.saved_tensors)[1]
                 return (*pullback(cotangents), *(None,) * len(constants))
 
         self.forward, self.backward, self.double_backward = Forward, Backward, Double
@@ -240,8 +242,8 @@ def _autograd_kernel(function: type[Op], composition: Any = None) -> Callable[..
             if _may_be_differentiated(args):
                 return composition(*args)
             return _run(function.overload, *args)
-        # Inside a functorch transform torch allows a Function only where it knows that the transform's
-        # level has been entered already; an Autograd kernel is such a place.
+        # Inside a functorch transform torch allows a Function only where it knows that the
+        # transform's level has been entered already; an Autograd kernel is such a place.
         with enable_single_level_autograd_function():
             return function.record(*args)
 
@@ -298,9 +300,7 @@ def functions(namespace: str) -> dict[str, Functions]:
             overload = function.overload
             third = family.composition if function is made.double_backward else None
             lib.impl(overload._opname, _autograd_kernel(function, third), "Autograd")
-            torch.library.register_vmap(
-                overload.name(), _vmap_rule(overload, family), lib=lib
-            )
+            torch.library.register_vmap(overload.name(), _vmap_rule(overload, family), lib=lib)
         if family.inplace is not None:
             autograd, version = _inplace_kernels(family.inplace)
             lib.impl(f"{name}_", autograd, "Autograd")

@@ -57,7 +57,7 @@ class Choice:
     """What a backend name stands for now."""
 
     name: str
-    functions: dict[str, _autograd.Functions] | None  # None: torch's own ops
+    functions: dict[str, _autograd.Functions]  # by op; empty: torch's own ops answer
     cutoffs: bool  # whether small tensors go to torch
 
 
@@ -65,7 +65,7 @@ def _resolve(name: str) -> Choice:
     if name not in NAMES:
         raise ValueError(f"backend must be one of {', '.join(NAMES)}; got {name!r}")
     if name == "torch":
-        return Choice(name, None, False)
+        return Choice(name, {}, False)
     compiled, numba = _compiled_info(), _numba_info()
     if name == "auto":
         usable = [info.name for info in (compiled, numba) if info.available]
@@ -76,7 +76,7 @@ def _resolve(name: str) -> Choice:
         if not info.available:
             raise RuntimeError(f"the backend {name!r} is not available: {info.detail}")
     if source == "torch":
-        return Choice(name, None, False)
+        return Choice(name, {}, False)
     namespace = _library.NAMESPACES[source]
     if source == "numba":
         from . import _numba

@@ -27,46 +27,51 @@ def _serves(x: Tensor) -> bool:
     )
 
 
-def _torch_answers(op: str, argument: str, x: object) -> bool:
-    """True where torch's own op has to answer; raises where a forced backend cannot."""
+def _is_served(op: str, argument: str, x: object) -> bool:
+    """Whether a kernel of ours answers; raises where neither it nor torch can."""
+    choice = STATE.choice
+    if choice.functions and isinstance(x, Tensor) and _serves(x):
+        return True
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}(): argument '{argument}' must be Tensor, not {type(x).__name__}")
-    choice = STATE.choice
-    if choice.functions is None:
-        return True
-    if _serves(x):
-        return False
-    if choice.name != "auto":
+    if choice.name in ("compiled", "numba"):
         raise NotImplementedError(
             f"{op}(): the backend {choice.name!r} takes strided float32, float64, bfloat16 and "
             f"float16 tensors on the CPU; argument '{argument}' is a {type(x).__name__} of "
             f"{x.dtype} on {x.device} ({x.layout})"
         )
-    return True
+    return False
 
 
-def _apply(functions: Functions, records: bool, *args: Any) -> Any:
+def apply(functions: Functions, records: bool, *args: Any) -> Tensor:
+    """An op by the cheapest way that is right: see _autograd.py."""
+    y: Tensor
     if transforms_active():
-        return functions.family.forward(*args)
-    if records:
-        return functions.forward.record(*args)
-    with below_autograd():
-        return functions.family.forward(*args)
+        y = functions.family.forward(*args)
+    elif records:
+        y = functions.forward.record(*args)
+    else:
+        with below_autograd():
+            y = functions.family.forward(*args)
+    return y
 
 
-def unary(row: Activation, x: Tensor, *parameters: float) -> Any:
-    if _torch_answers(row.name, "input", x):
+def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
+    """An elementwise activation of one tensor."""
+    if STATE.choice.cutoffs and type(x) in _PLAIN and x.numel() < row.cutoff:
+        return row.reference(x, *parameters)  # what tiny tensors notice is every check
+    if not _is_served(row.name, "input", x):
         return row.reference(x, *parameters)
     choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
-    if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
+    if records and choice.cutoffs and x.numel() < row.cutoff_grad:
         return row.reference(x, *parameters)
-    return _apply(choice.functions[row.name], records, x, *parameters)
+    return apply(choice.functions[row.name], records, x, *parameters)
 
 
-def unary_(row: Activation, x: Tensor, *parameters: float) -> Any:
+def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """In place. The value is written over x once nothing can go wrong any more."""
-    if _torch_answers(row.name, "input", x):
+    if not _is_served(row.name, "input", x):
         return row.reference(x, *parameters, inplace=True)
     choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
@@ -75,23 +80,25 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Any:
     functions = choice.functions[row.name]
     if transforms_active() or (records and (x.is_leaf or x._is_view())):
         # copy_ knows what may be written to, and how the history of views changes.
-        return x.copy_(_apply(functions, records, x.clone(), *parameters))
+        return x.copy_(apply(functions, records, x.clone(), *parameters))
     if records:
         # As torch: where the input is needed for the backward pass, it is kept in a clone.
         original = None if row.saves_its_output(parameters) else x.clone()
-        return functions.inplace.record(x, original, *parameters)
+        y: Tensor = functions.inplace.record(x, original, *parameters)
+        return y
     with below_autograd():
         functions.family.inplace(x, *parameters)
     return x
 
 
-def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Any:
+def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
+    """A gated activation of two tensors."""
     row = ACTIVATIONS[gate_name]
-    from_torch = _torch_answers(op, "gate", gate) | _torch_answers(op, "up", up)
+    served = _is_served(op, "gate", gate) & _is_served(op, "up", up)
     if gate.shape != up.shape:
         raise RuntimeError(
-            f"{op}(): expected gate and up to have the same shape; got gate {tuple(gate.shape)} and "
-            f"up {tuple(up.shape)}"
+            f"{op}(): expected gate and up to have the same shape; got gate "
+            f"{tuple(gate.shape)} and up {tuple(up.shape)}"
         )
     if gate.device != up.device:
         raise RuntimeError(
@@ -108,14 +115,15 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Any:
         gate, up = gate.to(dtype), up.to(dtype)
     choice = STATE.choice
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    if from_torch or (choice.cutoffs and gate.numel() < GATES[gate_name][records]):
+    if not served or (choice.cutoffs and gate.numel() < GATES[gate_name][records]):
         return row.reference(gate) * up
-    return _apply(choice.functions[f"{gate_name}_mul"], records, gate, up)
+    return apply(choice.functions[f"{gate_name}_mul"], records, gate, up)
 
 
-def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Any:
+def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Tensor:
+    """A gated activation of the halves of one tensor along a dimension."""
     row = ACTIVATIONS[gate_name]
-    from_torch = _torch_answers(op, "input", x)
+    served = _is_served(op, "input", x)
     if x.dim() == 0:
         raise RuntimeError(f"{op}(): argument 'input' has no dimension to halve")
     if not -x.dim() <= dim < x.dim():
@@ -131,15 +139,16 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> An
         )
     choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
-    if from_torch or (choice.cutoffs and x.numel() < 2 * GATES[gate_name][records]):
+    if not served or (choice.cutoffs and x.numel() < 2 * GATES[gate_name][records]):
         if op == "glu":
             return torch.nn.functional.glu(x, dim)
         gate, up = gate_and_up(x, dim, gate_first)
         return row.reference(gate) * up
-    return _apply(choice.functions[f"{gate_name}_glu"], records, x, dim, gate_first)
+    return apply(choice.functions[f"{gate_name}_glu"], records, x, dim, gate_first)
 
 
 def gelu_variant(op: str, approximate: str) -> str:
+    """The row that torch's ``approximate`` argument names."""
     if approximate == "none":
         return "gelu"
     if approximate == "tanh":

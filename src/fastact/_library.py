@@ -8,7 +8,8 @@ library) and one in ``fastact_numba`` (kernels from ``_numba.py``)::
     silu_backward(grad, saved)                -> grad_x
     silu_double_backward(v, grad, saved)      -> (grad_grad, grad_saved)
 
-and one that gates gives two more, ``silu_mul`` of two tensors and ``silu_glu`` of the halves of one.
+and one that gates gives two more, ``silu_mul`` of two tensors and ``silu_glu`` of the halves of
+one.
 ``v`` is the gradient of the gradient. All three kinds of family look alike from here::
 
     forward(*primals, *constants) -> y
@@ -273,6 +274,8 @@ class CpuLibrary:
 
     @staticmethod
     def _find() -> Path | None:
+        if named := os.environ.get("FASTACT_LIBRARY"):  # a build under sanitizers, say
+            return Path(named)
         # In an editable install the package has two folders: sources, and what was built.
         from . import __path__ as folders
 

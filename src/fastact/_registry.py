@@ -1,8 +1,9 @@
 """One row per activation: what Python needs to know of it.
 
-The C++ twin of a row is a struct in ``csrc/formulas/activations.h``; a new activation is one of each,
-and a short public name in ``functional`` and ``nn`` (CONTRIBUTING.md). Everything else, schemas, fake
-kernels, autograd, vmap, the Numba loops, tests, benchmarks and documentation, comes from these rows.
+The C++ twin of a row is a struct in ``csrc/formulas/activations.h``; a new activation is one of
+each, and a short public name in ``functional`` and ``nn`` (CONTRIBUTING.md). Everything else,
+schemas, fake kernels, autograd, vmap, the Numba loops, tests, benchmarks and documentation, comes
+from these rows.
 """
 
 from __future__ import annotations
@@ -142,8 +143,8 @@ _ROWS = (
 
 ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}
 
-# The activations that gate, value(gate) * up: with the cutoffs, in elements of the gate, without and
-# with a gradient to record.
+# The activations that gate, value(gate) * up: with the cutoffs, in elements of the gate, without
+# and with a gradient to record.
 GATES: dict[str, tuple[int, int]] = {
     "silu": (4096, 4096),
     "gelu": (4096, 4096),

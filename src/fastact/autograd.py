@@ -2,9 +2,9 @@
 
 ``fastact.autograd.SiLU.apply(x)`` takes the op's tensors, then its parameters in order:
 ``LeakyReLU.apply(x, negative_slope)``, ``SiLUMul.apply(gate, up)``, ``SiLUGLU.apply(x, dim,
-gate_first)``. Each is differentiable to any order, forward and reverse, and correct under torch.func
-and torch.compile. Nothing is checked here, and no tensor is too small: fastact.functional does that.
-``<Name>Backward`` and ``<Name>DoubleBackward`` are its derivatives.
+gate_first)``. Each is differentiable to any order, forward and reverse, and correct under
+torch.func and torch.compile. Nothing is checked here, and no tensor is too small:
+fastact.functional does that. ``<Name>Backward`` and ``<Name>DoubleBackward`` are its derivatives.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FUNCTIONS: dict[str, type[_autograd.Op]] = {
     for function in (made.forward, made.backward, made.double_backward)
 }
 
-__all__ = sorted(_FUNCTIONS)  # noqa: PLE0605
+__all__ = sorted(_FUNCTIONS)
 
 globals().update(_FUNCTIONS)
 

@@ -1,7 +1,8 @@
-"""Modules: each subclasses torch.nn's of the same name and calls the function of fastact.functional.
+"""Modules: each calls the function of fastact.functional that it is named after.
 
-``isinstance``, ``repr``, ``state_dict``, pickle and ``copy.deepcopy`` work as with torch's modules, and
-so does code that looks for them by type. The modules torch has no name for are plain modules.
+Where torch.nn has a module of that name, ours subclasses it: ``isinstance``, ``repr``,
+``state_dict``, pickle and ``copy.deepcopy`` work as before, and so does code that looks for
+modules by type.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def squared_relu(input: Tensor) -> Tensor:
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    r"""Exponential linear unit, :math:`x \text{ for } x > 0, \alpha (e^x - 1) \text{ otherwise}`.
+    r"""Exponential linear unit: x above zero, :math:`\alpha (e^x - 1)` below.
 
     Args:
         input: any shape; float32, float64, bfloat16 or float16.
@@ -190,7 +190,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
-    r"""Scaled ELU, :math:`\lambda x \text{ for } x > 0, \lambda \alpha (e^x - 1) \text{ otherwise}`.
+    r"""Scaled ELU: :math:`\lambda x` above zero, :math:`\lambda \alpha (e^x - 1)` below.
 
     Args:
         input: any shape; float32, float64, bfloat16 or float16.
@@ -210,7 +210,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    r"""Continuously differentiable ELU, :math:`x \text{ for } x > 0, \alpha (e^{x/\alpha} - 1) \text{ otherwise}`.
+    r"""Continuously differentiable ELU: x above zero, :math:`\alpha (e^{x/\alpha} - 1)` below.
 
     Args:
         input: any shape; float32, float64, bfloat16 or float16.

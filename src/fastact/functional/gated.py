@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .._dispatch import gated, gelu_variant, packed
 
+
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     r"""SiLU of a gate times a second tensor, fused: ``silu(gate) * up``.
 
@@ -22,7 +23,8 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
 
     Example:
         >>> import torch, fastact
-        >>> fastact.functional.silu_mul(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([2.0, 2.0, 2.0]))
+        >>> gate, up = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([2.0, 2.0, 2.0])
+        >>> fastact.functional.silu_mul(gate, up)
         tensor([-0.5379,  0.0000,  1.4621])
 
     Source: Shazeer 2020, arXiv:2002.05202.
@@ -47,7 +49,8 @@ def gelu_mul(gate: Tensor, up: Tensor, approximate: str = "none") -> Tensor:
 
     Example:
         >>> import torch, fastact
-        >>> fastact.functional.gelu_mul(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([2.0, 2.0, 2.0]))
+        >>> gate, up = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([2.0, 2.0, 2.0])
+        >>> fastact.functional.gelu_mul(gate, up)
         tensor([-0.3173,  0.0000,  1.6827])
 
     Source: Shazeer 2020, arXiv:2002.05202.
@@ -71,7 +74,8 @@ def relu_mul(gate: Tensor, up: Tensor) -> Tensor:
 
     Example:
         >>> import torch, fastact
-        >>> fastact.functional.relu_mul(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([2.0, 2.0, 2.0]))
+        >>> gate, up = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([2.0, 2.0, 2.0])
+        >>> fastact.functional.relu_mul(gate, up)
         tensor([0., 0., 2.])
 
     Source: Shazeer 2020, arXiv:2002.05202.
@@ -111,8 +115,8 @@ def geglu(input: Tensor, approximate: str = "none") -> Tensor:
         approximate: ``'none'`` or ``'tanh'``.
 
     Raises:
-        RuntimeError: the last dimension is odd, or there is none; ``approximate`` is something else.
-        TypeError: ``input`` is not a tensor.
+        RuntimeError: the last dimension is odd, or there is none; ``approximate`` is something
+            else. TypeError: ``input`` is not a tensor.
 
     Example:
         >>> import torch, fastact

@@ -1,0 +1,21 @@
+"""Prints the requirements of an extra of pyproject.toml, for pip to install.
+
+``pip install .[demo]`` would build the package again to learn the same.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+
+def requirements(extra: str) -> list[str]:
+    """The requirements of one extra, in the order of pyproject.toml."""
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    line = re.search(rf"^{extra} = \[(.*)\]$", text, re.MULTILINE)
+    if line is None:
+        sys.exit(f"pyproject.toml has no extra {extra!r}")
+    return re.findall(r'"([^"]+)"', line[1])
+
+
+if __name__ == "__main__":
+    print(*requirements(sys.argv[1]))
