@@ -56,7 +56,7 @@ const char* fastact_cpu_isas() {
   static const std::string names = [] {
     std::string joined;
     for (const auto& build : fastact::cpu::builds())
-      if (build.supported) joined += (joined.empty() ? "" : " ") + std::string(build.name);
+      if (build.supported) joined.append(joined.empty() ? "" : " ").append(build.name);
     return joined;
   }();
   return names.c_str();

@@ -8,8 +8,9 @@
 // the next layer keeps anyway. zero_wins says that a zero slope stops even an infinite gradient, as
 // torch's own piecewise functions do.
 //
-// Unless a comment says otherwise +-inf and NaN give what torch gives, and the error is at most 3 ulp
-// for value and 4 ulp of the largest term for slope.
+// Unless a comment says otherwise +-inf and NaN give what torch gives. The worst errors, against float64
+// over a sweep of all float32 inputs and with FMA, are 5.5 ulp for GELU's value (at x = -10), 3.8 for
+// every other value, and 5.2 ulp of its largest term for a slope; tests/test_edges.py holds them.
 #pragma once
 
 #include "math.h"
@@ -51,17 +52,19 @@ struct NormalGate {
   static constexpr T limit = Constants<T>::erf_limit;
   static constexpr T c = T(0.398942280401432677940);  // 1/sqrt(2 pi)
 
-  // exp(-t^2/2): the rounding error of t^2 is worth up to 50 ulp in the tail, so it is carried along.
-  static FASTACT_FN T density(T t) {
-    T square = t * t;
-    return exp_lifted(square * T(-0.5), product_error(t, t, square) * T(-0.5));
+  // factor * exp(-t^2/2): the rounding error of t^2 is worth up to 50 ulp in the tail, so it is carried
+  // along; and multiplying the factor by 1 + p in one fma saves the rounding of 1 + p.
+  static FASTACT_FN T density(T t, T factor) {
+    T square = t * t, k_magic;
+    T p = exp_reduce(square * T(-0.5), product_error(t, t, square) * T(-0.5), k_magic);
+    return fma(factor, p, factor) * power_of_two(k_magic, Constants<T>::lift_bits);
   }
   static FASTACT_FN T ratio(T t) {
     return polynomial(t, Constants<T>::mills_num) / polynomial(t, Constants<T>::mills_den);
   }
-  static FASTACT_FN T value(T t) { return t * density(t) * ratio(t); }
-  static FASTACT_FN T slope(T t) { return density(t) * fma(-c, t, ratio(t)); }
-  static FASTACT_FN T curvature(T t) { return c * density(t) * fma(-t, t, T(2)); }
+  static FASTACT_FN T value(T t) { return density(t, t * ratio(t)); }
+  static FASTACT_FN T slope(T t) { return density(t, fma(-c, t, ratio(t))); }
+  static FASTACT_FN T curvature(T t) { return density(t, c * fma(-t, t, T(2))); }
 };
 
 // F = sigmoid(w(x)) for an odd w: Q = e / (1 + e) with e = exp(-w(t)) <= 1, and with r = 1 / (1 + e)
@@ -81,7 +84,12 @@ struct SigmoidGate {
     T r = T(1) / (T(1) + e);
     return {e, lifted * r, r};
   }
-  static FASTACT_FN T value(T t) { return t * terms(t).lifted_q; }
+  static FASTACT_FN T value(T t) {
+    T low;
+    T high = Argument::value(t, low);
+    T lifted = exp_lifted(-high, -low);
+    return t * lifted / fma(lifted, Constants<T>::unlift, T(1));  // one rounding less than by terms
+  }
   static FASTACT_FN T slope(T t) {
     Terms s = terms(t);
     return s.lifted_q * fma(-t * Argument::slope(t), s.r, T(1));
@@ -183,9 +191,8 @@ struct Sigmoid : Defaults {
   static constexpr bool saves_output = true;
   explicit Sigmoid(const double*) {}
   static FASTACT_FN T value(T x) {
-    T lifted = exp_lifted(-at_most(abs(x), Constants<T>::exp_limit), T(0));
-    T r = T(1) / fma(lifted, Constants<T>::unlift, T(1));
-    return x < T(0) ? lifted * r * Constants<T>::unlift : r;
+    T e = exp_lifted(-at_most(abs(x), Constants<T>::exp_limit), T(0)) * Constants<T>::unlift;
+    return (x < T(0) ? e : T(1)) / (T(1) + e);
   }
   FASTACT_FN T slope(T y) const { return y * (T(1) - y); }
   FASTACT_FN T curvature(T y) const { return fma(T(-2), y, T(1)); }
