@@ -50,9 +50,8 @@ FASTACT_FN T polynomial(T x, const T (&c)[N]) {
   return sum;
 }
 
-// What differs between float and double: formats, coefficients, ranges. Polynomials interpolate at
-// Chebyshev nodes, rationals are minimax by Lawson's iteration; the comment gives the relative error
-// of the approximation itself. tools/fit.py prints them.
+// What differs between float and double: formats, coefficients, ranges. The comments give the relative
+// error of the approximation itself; tools/fit.py prints the coefficients.
 template <class T>
 struct Constants;
 
