@@ -2,13 +2,13 @@
 # Runs the tests with the CPU library built under AddressSanitizer and UndefinedBehaviorSanitizer.
 # usage: tools/sanitize.sh PYTHON [pytest arguments]
 set -euo pipefail
-python=$1
+python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=$root/build/sanitize
 
 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DFASTACT_SANITIZE=ON \
-  -DPython_EXECUTABLE="$(command -v "$python")" >/dev/null
+  -DPython_EXECUTABLE="$python" >/dev/null
 cmake --build "$build"
 
 # FASTACT_LIBRARY names the library to load instead of the installed one. The runtime has to be the
