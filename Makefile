@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Everything the compiled library is built from.
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
-.PHONY: help demo test lint format wheel check-wheel sanitize cutoffs clean
+.PHONY: help demo test lint format wheel check-wheel sanitize bench cutoffs clean
 
 help:  ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,9 @@ check-wheel: wheel  ## Installs the wheel into an empty environment and uses it 
 
 sanitize: $(BIN)/.extra-test  ## Runs the tests with the CPU library under ASan and UBSan
 	tools/sanitize.sh $(BIN)/python
+
+bench: $(BIN)/.extra-benchmark  ## Compares with torch on this machine
+	$(BIN)/python benchmarks/compare.py
 
 cutoffs: $(BIN)/.fastact  ## Measures from which size on the kernels beat torch
 	$(BIN)/python benchmarks/cutoffs.py

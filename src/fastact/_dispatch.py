@@ -58,13 +58,13 @@ def apply(functions: Functions, records: bool, *args: Any) -> Tensor:
 
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """An elementwise activation of one tensor."""
-    if STATE.choice.cutoffs and type(x) in _PLAIN and x.numel() < row.cutoff:
+    if STATE.choice.cutoffs and type(x) in _PLAIN and x.numel() < row.smallest:
         return row.reference(x, *parameters)  # what tiny tensors notice is every check
     if not _is_served(row.name, "input", x):
         return row.reference(x, *parameters)
     choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
-    if records and choice.cutoffs and x.numel() < row.cutoff_grad:
+    if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
         return row.reference(x, *parameters)
     return apply(choice.functions[row.name], records, x, *parameters)
 
@@ -94,6 +94,15 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     """A gated activation of two tensors."""
     row = ACTIVATIONS[gate_name]
+    if (
+        STATE.choice.cutoffs
+        and type(gate) in _PLAIN
+        and type(up) in _PLAIN
+        and gate.numel() < GATES[gate_name][0]
+        and gate.shape == up.shape
+        and gate.dtype is up.dtype
+    ):
+        return row.reference(gate) * up
     served = _is_served(op, "gate", gate) & _is_served(op, "up", up)
     if gate.shape != up.shape:
         raise RuntimeError(

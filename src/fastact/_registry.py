@@ -9,7 +9,7 @@ from these rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,8 +37,12 @@ class Activation:
     saves_output: Callable[..., bool] | None = None
     # Fewer elements than this go to torch in "auto", without and with a gradient to record:
     # measured by benchmarks/cutoffs.py.
-    cutoff: int = 16384
-    cutoff_grad: int = 16384
+    cutoff: int = 2**14
+    cutoff_grad: int = 2**14
+    smallest: int = field(init=False)  # with which a kernel ever answers in "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "smallest", min(self.cutoff, self.cutoff_grad))
 
     def saves_its_output(self, parameters: tuple[float, ...]) -> bool:
         """Whether autograd saves the output rather than the input, with these parameters."""
@@ -67,20 +71,46 @@ def _squared_relu(x: Tensor) -> Tensor:
 
 
 _ROWS = (
-    Activation("gelu", "GELU", r"x\,\Phi(x)", F.gelu, f.gelu),
+    Activation("gelu", "GELU", r"x\,\Phi(x)", F.gelu, f.gelu, cutoff=2**23, cutoff_grad=2**10),
     Activation(
         "gelu_tanh",
         "GELUTanh",
         r"\tfrac12 x\,(1 + \tanh(\sqrt{2/\pi}\,(x + 0.044715\,x^3)))",
         _gelu_tanh,
         f.gelu_tanh,
+        cutoff=2**11,
+        cutoff_grad=2**13,
     ),
-    Activation("quick_gelu", "QuickGELU", r"x\,\sigma(1.702\,x)", _quick_gelu, f.quick_gelu),
-    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu),
     Activation(
-        "sigmoid", "Sigmoid", r"1 / (1 + e^{-x})", torch.sigmoid, f.sigmoid, saves_output=_always
+        "quick_gelu",
+        "QuickGELU",
+        r"x\,\sigma(1.702\,x)",
+        _quick_gelu,
+        f.quick_gelu,
+        cutoff=2**9,
+        cutoff_grad=2**9,
     ),
-    Activation("tanh", "Tanh", r"\tanh x", torch.tanh, f.tanh, saves_output=_always),
+    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu, cutoff=2**18, cutoff_grad=2**20),
+    Activation(
+        "sigmoid",
+        "Sigmoid",
+        r"1 / (1 + e^{-x})",
+        torch.sigmoid,
+        f.sigmoid,
+        saves_output=_always,
+        cutoff=2**18,
+        cutoff_grad=2**23,
+    ),
+    Activation(
+        "tanh",
+        "Tanh",
+        r"\tanh x",
+        torch.tanh,
+        f.tanh,
+        saves_output=_always,
+        cutoff=2**11,
+        cutoff_grad=2**14,
+    ),
     Activation(
         "softplus",
         "Softplus",
@@ -89,9 +119,21 @@ _ROWS = (
         f.softplus,
         parameters=("beta", "threshold"),
         defaults=(1.0, 20.0),
+        cutoff=2**12,
+        cutoff_grad=2**14,
     ),
-    Activation("logsigmoid", "LogSigmoid", r"-\log(1 + e^{-x})", F.logsigmoid, f.logsigmoid),
-    Activation("mish", "Mish", r"x \tanh(\log(1 + e^x))", F.mish, f.mish),
+    Activation(
+        "logsigmoid",
+        "LogSigmoid",
+        r"-\log(1 + e^{-x})",
+        F.logsigmoid,
+        f.logsigmoid,
+        cutoff=2**12,
+        cutoff_grad=2**16,
+    ),
+    Activation(
+        "mish", "Mish", r"x \tanh(\log(1 + e^x))", F.mish, f.mish, cutoff=2**10, cutoff_grad=2**11
+    ),
     Activation(
         "elu",
         "ELU",
@@ -101,6 +143,8 @@ _ROWS = (
         parameters=("alpha",),
         defaults=(1.0,),
         saves_output=_not_negative,
+        cutoff=2**12,
+        cutoff_grad=2**14,
     ),
     Activation(
         "selu",
@@ -109,6 +153,8 @@ _ROWS = (
         F.selu,
         f.selu,
         saves_output=_always,
+        cutoff=2**12,
+        cutoff_grad=2**14,
     ),
     Activation(
         "celu",
@@ -119,9 +165,29 @@ _ROWS = (
         parameters=("alpha",),
         defaults=(1.0,),
         saves_output=_always,
+        cutoff=2**12,
+        cutoff_grad=2**14,
     ),
-    Activation("relu", "ReLU", r"\max(x, 0)", F.relu, f.relu, saves_output=_always),
-    Activation("relu6", "ReLU6", r"\min(\max(x, 0), 6)", F.relu6, f.relu6, saves_output=_always),
+    Activation(
+        "relu",
+        "ReLU",
+        r"\max(x, 0)",
+        F.relu,
+        f.relu,
+        saves_output=_always,
+        cutoff=2**23,
+        cutoff_grad=2**23,
+    ),
+    Activation(
+        "relu6",
+        "ReLU6",
+        r"\min(\max(x, 0), 6)",
+        F.relu6,
+        f.relu6,
+        saves_output=_always,
+        cutoff=2**23,
+        cutoff_grad=2**23,
+    ),
     Activation(
         "leaky_relu",
         "LeakyReLU",
@@ -131,13 +197,35 @@ _ROWS = (
         parameters=("negative_slope",),
         defaults=(0.01,),
         saves_output=_not_negative,
-    ),
-    Activation("squared_relu", "SquaredReLU", r"\max(x, 0)^2", _squared_relu, f.squared_relu),
-    Activation(
-        "hardswish", "Hardswish", r"x \min(\max(x + 3, 0), 6) / 6", F.hardswish, f.hardswish
+        cutoff=2**23,
+        cutoff_grad=2**23,
     ),
     Activation(
-        "hardsigmoid", "Hardsigmoid", r"\min(\max(x + 3, 0), 6) / 6", F.hardsigmoid, f.hardsigmoid
+        "squared_relu",
+        "SquaredReLU",
+        r"\max(x, 0)^2",
+        _squared_relu,
+        f.squared_relu,
+        cutoff=2**14,
+        cutoff_grad=2**14,
+    ),
+    Activation(
+        "hardswish",
+        "Hardswish",
+        r"x \min(\max(x + 3, 0), 6) / 6",
+        F.hardswish,
+        f.hardswish,
+        cutoff=2**22,
+        cutoff_grad=2**23,
+    ),
+    Activation(
+        "hardsigmoid",
+        "Hardsigmoid",
+        r"\min(\max(x + 3, 0), 6) / 6",
+        F.hardsigmoid,
+        f.hardsigmoid,
+        cutoff=2**23,
+        cutoff_grad=2**23,
     ),
 )
 
@@ -146,11 +234,11 @@ ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}
 # The activations that gate, value(gate) * up: with the cutoffs, in elements of the gate, without
 # and with a gradient to record.
 GATES: dict[str, tuple[int, int]] = {
-    "silu": (4096, 4096),
-    "gelu": (4096, 4096),
-    "gelu_tanh": (4096, 4096),
-    "relu": (4096, 4096),
-    "sigmoid": (4096, 4096),
+    "silu": (2**15, 2**16),
+    "gelu": (2**9, 2**10),
+    "gelu_tanh": (2**10, 2**12),
+    "relu": (2**15, 2**15),
+    "sigmoid": (2**15, 2**16),
 }
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

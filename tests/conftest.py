@@ -1,0 +1,49 @@
+"""Fixtures: the backend is always forced, or small tests would test torch against itself."""
+
+import os
+
+import pytest
+import torch
+
+import fastact
+
+import support
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-slow", action="store_true", help="also run what needs GiB of memory")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: needs GiB of memory; run with --run-slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--run-slow") or os.environ.get("FASTACT_SLOW") == "1":
+        return
+    skip = pytest.mark.skip(reason="needs --run-slow or FASTACT_SLOW=1")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def compiled():
+    """Forces the compiled kernels, and gives every test the same numbers."""
+    torch.manual_seed(0)
+    with fastact.backend("compiled"):
+        yield
+
+
+@pytest.fixture(params=support.BACKENDS)
+def backend(request, compiled):
+    """Each backend with kernels of its own, forced."""
+    with fastact.backend(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=support.ISAS)
+def isa(request):
+    """Each instruction set that the machine has."""
+    with support.use_isa(request.param):
+        yield request.param

@@ -1,0 +1,397 @@
+"""What the tests share: one case for each op of the registry, exact results, and comparisons.
+
+A new row of the registry is tested without a line here: its exact function is then its torch
+reference in float64. EXACT holds better ones where torch's own op is not accurate in its tails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as TF
+from torch import Tensor
+
+import fastact
+from fastact import functional as F
+from fastact._library import cpu
+from fastact._registry import ACTIVATIONS, DTYPES, GATES, Activation
+
+ROOT = Path(__file__).parent.parent
+ISAS = cpu().isas
+# Another backend with kernels of its own joins where it is installed and written.
+BACKENDS = ["compiled"] + [
+    info.name
+    for info in fastact.backends()
+    if info.name == "numba" and info.available and importlib.util.find_spec("fastact._numba")
+]
+
+# Beside the defaults: what takes another branch of a formula, or saves another tensor.
+UNUSUAL = {
+    "softplus": [(2.0, 3.0), (0.5, 40.0)],
+    "elu": [(1.7,), (-0.5,), (0.0,)],
+    "celu": [(1.3,), (-0.7,)],
+    "leaky_relu": [(-0.3,), (0.0,), (1.5,)],
+}
+
+def _sigmoid(w: Tensor) -> Tensor:
+    # Not torch.sigmoid: its derivative y (1 - y) cancels where y is close to 1. Below -350 it is
+    # 1e-152, which is zero in every dtype that is compared there.
+    return 1 / (1 + torch.exp(-w.clamp(min=-350)))
+
+
+def _mish(x: Tensor) -> Tensor:
+    # tanh(log(1 + e)) = n / (n + 2) with n = e (e + 2), in two forms against cancellation.
+    low, high = torch.exp(x.clamp(max=0)), torch.exp(x.clamp(0, 80))
+    left = low * (low + 2) / (low * (low + 2) + 2)
+    return x * torch.where(x < 0, left, 1 - 2 / (high * (high + 2) + 2))
+
+
+# In float64, differentiable by torch's own ops, accurate in the tails and independent of
+# fastact._formulas. Piecewise ops are missing: torch's are exact.
+EXACT: dict[str, Callable[..., Tensor]] = {
+    "gelu": lambda x: 0.5 * x * torch.special.erfc(-x * math.sqrt(0.5)),
+    "gelu_tanh": lambda x: x * _sigmoid(math.sqrt(8 / math.pi) * x * (1 + 0.044715 * x.square())),
+    "quick_gelu": lambda x: x * _sigmoid(1.702 * x),
+    "silu": lambda x: x * _sigmoid(x),
+    "sigmoid": _sigmoid,
+    "softplus": lambda x, beta, threshold: torch.where(
+        beta * x > threshold, x, torch.logaddexp(beta * x, torch.zeros_like(x)) / beta
+    ),
+    "logsigmoid": lambda x: -torch.logaddexp(-x, torch.zeros_like(x)),
+    "mish": _mish,
+    "elu": lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0))),
+    "selu": lambda x: (
+        1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * torch.expm1(x.clamp(max=0)))
+    ),
+    "celu": lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0) / alpha)),
+    # torch's has no second derivative
+    "hardsigmoid": lambda x: torch.where((x > -3) & (x < 3), x / 6 + 0.5, (x > 0) * 1.0),
+}
+
+PACKED = {"silu": F.swiglu, "gelu": F.geglu, "relu": F.reglu, "sigmoid": F.glu}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op with its parameters, ours and torch's."""
+
+    label: str
+    family: str  # torch.ops.fastact.<family>
+    row: Activation
+    parameters: tuple[float, ...]
+    function: Callable[..., Tensor]  # of fastact.functional
+    torch: Callable[..., Tensor]  # torch's own op, or its composition
+    exact: Callable[..., Tensor]  # in float64, of the elementwise operands
+    tensors: int = 1
+    dim: int | None = None  # packed: which dimension halves, and whether the gate comes first
+    gate_first: bool = True
+    inplace: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def slope_from_output(self) -> bool:
+        """Whether slopes follow from the rounded output; a gate's do where its unary op's do."""
+        return self.row.saves_its_output(self.parameters)
+
+    def constants(self, x: Tensor) -> tuple[object, ...]:
+        """What the registered op takes after its tensors."""
+        return self.parameters if self.dim is None else (self.dim % x.dim(), self.gate_first)
+
+    def split(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The operands that correspond element by element."""
+        if self.dim is None:
+            return tensors
+        first, second = tensors[0].chunk(2, self.dim)
+        return (first, second) if self.gate_first else (second, first)
+
+    def join(self, operands: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.dim is None:
+            return operands
+        return (torch.cat(operands if self.gate_first else operands[::-1], self.dim),)
+
+
+def exact_of(row: Activation, parameters: tuple[float, ...] = ()) -> Callable[[Tensor], Tensor]:
+    return lambda x: EXACT.get(row.name, row.reference)(x, *parameters)
+
+
+def public(name: str) -> Callable[..., Tensor]:
+    """The function of fastact.functional for a row."""
+    if name.startswith("gelu_tanh"):
+        plain = public(name.replace("gelu_tanh", "gelu"))
+        return lambda *args, **kwargs: plain(*args, approximate="tanh", **kwargs)
+    return lambda *args, **kwargs: getattr(F, name)(*args, **kwargs)
+
+
+def _unary(row: Activation, parameters: tuple[float, ...]) -> Case:
+    function = public(row.name)
+    label = row.name + "".join(f",{p:g}" for p in parameters if parameters != row.defaults)
+    return Case(
+        label, row.name, row, parameters, lambda x: function(x, *parameters),
+        lambda x: row.reference(x, *parameters), exact_of(row, parameters),
+        inplace=partial(_inplace, row, parameters) if has_inplace(row.name) else None,
+    )  # fmt: skip
+
+
+def has_inplace(name: str) -> bool:
+    return "inplace" in getattr(getattr(F, name, None), "__annotations__", {})
+
+
+def _inplace(row: Activation, parameters: tuple[float, ...], x: Tensor) -> Tensor:
+    return public(row.name)(x, *parameters, inplace=True)
+
+
+def _gate(name: str) -> list[Case]:
+    row = ACTIVATIONS[name]
+    value = exact_of(row)
+    own = row.reference
+    cases = []
+    if hasattr(F, name.removesuffix("_tanh") + "_mul"):
+        cases.append(
+            Case(
+                f"{name}_mul", f"{name}_mul", row, (), public(f"{name}_mul"),
+                lambda a, b: own(a) * b, lambda a, b: value(a) * b, tensors=2,
+            )
+        )  # fmt: skip
+    tanh = {"approximate": "tanh"} if name.endswith("_tanh") else {}
+    function = PACKED[name.removesuffix("_tanh")]
+    gate_first = function is not F.glu
+
+    def reference(x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, -1)
+        return own(gate) * up
+
+    cases.append(
+        Case(
+            function.__name__ + "".join(tanh.values()), f"{name}_glu", row, (),
+            lambda x: function(x, **tanh), reference if gate_first else TF.glu,
+            lambda a, b: value(a) * b, dim=-1, gate_first=gate_first,
+        )
+    )  # fmt: skip
+    if function is F.glu:
+        cases.append(
+            Case(
+                "glu,dim=0", f"{name}_glu", row, (), lambda x: F.glu(x, 0),
+                lambda x: TF.glu(x, 0), lambda a, b: value(a) * b, dim=0, gate_first=False,
+            )
+        )  # fmt: skip
+    return cases
+
+
+UNARY = [
+    _unary(row, parameters)
+    for row in ACTIVATIONS.values()
+    for parameters in (row.defaults, *UNUSUAL.get(row.name, []))
+]
+GATED = [case for name in GATES for case in _gate(name)]
+CASES = UNARY + GATED
+INPLACE = [case for case in UNARY if case.inplace is not None]
+
+
+def labels(case: object) -> str:
+    """For pytest's ids."""
+    return case.label if isinstance(case, Case) else str(case).removeprefix("torch.")
+
+
+@contextlib.contextmanager
+def use_isa(name: str) -> Iterator[None]:
+    before = cpu().isa
+    cpu().use_isa(name)
+    try:
+        yield
+    finally:
+        cpu().use_isa(before)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a fresh interpreter, from the tests' folder."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        timeout=300,
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Comparing
+
+
+def ulp(dtype: torch.dtype, magnitude: Tensor) -> Tensor:
+    """The distance of neighbours in dtype at a magnitude, as float64."""
+    info = torch.finfo(dtype)
+    exponent = torch.frexp(magnitude.abs().double().clamp(max=info.max))[1]
+    lowest = math.frexp(info.tiny)[1]
+    return torch.ldexp(torch.full_like(magnitude, info.eps, dtype=torch.float64),
+                       exponent.clamp(min=lowest) - 1)  # fmt: skip
+
+
+def errors(actual: Tensor, exact: Tensor, scale: Tensor | None = None) -> Tensor:
+    """The error of each element in ulp of its dtype at max(|exact|, scale); inf where one of the
+    two is NaN or infinite and the other is not, or is of the other sign.
+    """
+    y, exact = actual.double(), exact.double()
+    limit = torch.finfo(actual.dtype).max
+    magnitude = exact.abs() if scale is None else torch.maximum(exact.abs(), scale.abs())
+    unit = ulp(actual.dtype, magnitude)
+    # What rounds to infinity may be either infinite or the largest finite number.
+    exact = torch.where(exact.abs() > limit, torch.copysign(torch.tensor(math.inf), exact), exact)
+    near_limit = y.isinf() & (exact.abs() >= limit * (1 - torch.finfo(actual.dtype).eps))
+    same = (y == exact) | (y.isnan() & exact.isnan()) | (near_limit & (y.sign() == exact.sign()))
+    error = ((y - exact).abs() / unit).nan_to_num(nan=math.inf, posinf=math.inf)
+    return torch.where(same, 0.0, error)
+
+
+def assert_within(
+    actual: Tensor, exact: Tensor, bound: float, at: Tensor, name: str, scale: Tensor | None = None
+) -> None:
+    """Checks a bound on errors(); a failure names the worst input."""
+    assert actual.shape == exact.shape, f"{name}: shape {tuple(actual.shape)}"
+    if actual.numel() == 0:
+        return
+    actual, exact, at = actual.detach(), exact.detach(), at.detach()
+    error = errors(actual, exact, scale).reshape(-1)
+    worst = int(error.argmax())
+    got, want = actual.reshape(-1)[worst].item(), exact.reshape(-1)[worst].item()
+    assert error[worst] <= bound, (
+        f"{name}: {error[worst]:.3g} ulp of {actual.dtype}, allowed {bound}, at "
+        f"{at.reshape(-1)[worst].item()!r}: got {got!r}, expected {want!r}"
+    )
+
+
+# In ulp of the dtype, of |exact| plus how far a change of each input (or of the saved output) by
+# its own size moves the result. A kernel's bound is 4 ulp, at most two follow each other here, and in
+# float64 the reference itself has as much; 16-bit results are rounded after each of up to four steps.
+TOLERANCE = {torch.float32: 8, torch.float64: 16, torch.bfloat16: 2.5, torch.float16: 2.5}
+
+
+@dataclass(frozen=True)
+class Expected:
+    name: str
+    value: Tensor
+    scale: Tensor
+
+
+def expected(case: Case, tensors: tuple[Tensor, ...], grad: Tensor, v: tuple[Tensor, ...]):
+    """Value, gradients and double backward of a case, exactly, over its elementwise operands.
+
+    v is the gradient of the gradients; the last results are those by grad and by each operand.
+    """
+    operands = [t.detach().double().requires_grad_() for t in case.split(tensors)]
+    g = grad.detach().double().requires_grad_()
+    w = [t.detach().double() for t in case.split(v)]
+
+    def derivatives(outputs, inputs, by):
+        if not outputs.requires_grad:
+            return [torch.zeros_like(t) for t in inputs]
+        return torch.autograd.grad(
+            outputs, inputs, by, create_graph=True, materialize_grads=True
+        )
+
+    y = case.exact(*operands)
+    firsts = derivatives(y, operands, g)
+    total = sum((d * t).sum() for d, t in zip(firsts, w, strict=True))
+    seconds = derivatives(total, [g, *operands], None)
+    # Of the activation alone: how its output, where that is saved, tells of its input.
+    x = operands[0]
+    f = exact_of(case.row, case.parameters)(x)
+    value, slope = f.detach(), derivatives(f, [x], torch.ones_like(x))[0].detach()
+
+    results = []
+    names = ["value", *(f"grad {i}" for i in range(len(operands))), "grad grad"]
+    names += [f"second grad {i}" for i in range(len(operands))]
+    for name, out in zip(names, (y, *firsts, *seconds), strict=True):
+        scale = out.detach().abs()
+        for i, t in enumerate([*operands, g]):
+            d = derivatives(out, [t], torch.ones_like(out))[0].detach()
+            scale = scale + (t.detach() * d).abs()
+            if case.slope_from_output and i == 0 and name != "value":
+                scale = scale + (value * d / slope).abs().nan_to_num(0.0, 0.0, 0.0)
+        results.append(Expected(name, out.detach(), scale))
+    return results
+
+
+def actual(case: Case, tensors: tuple[Tensor, ...], grad: Tensor, v: tuple[Tensor, ...]):
+    """The same from fastact: value, gradients, double backward, operand by operand."""
+    tensors = tuple(t.detach().requires_grad_() for t in tensors)
+    grad = grad.detach().requires_grad_()
+    y = case.function(*tensors)
+    firsts = torch.autograd.grad(y, tensors, grad, create_graph=True)
+    seconds = torch.autograd.grad(
+        firsts, (grad, *tensors), v, materialize_grads=True, allow_unused=True
+    )
+    return [y, *case.split(firsts), seconds[0], *case.split(seconds[1:])]
+
+
+def check(case: Case, *tensors: Tensor, name: str = "", want=None, grad=None, v=None) -> None:
+    """Compares the value and every gradient, first and second, with float64."""
+    grad, v = (grad, v) if grad is not None else cotangents(case, *tensors)
+    want = want if want is not None else expected(case, tensors, grad, v)
+    at = case.split(tensors)[0]
+    for got, exact in zip(actual(case, tensors, grad, v), want, strict=True):
+        assert got.dtype == tensors[0].dtype, f"{case.label} {name} {exact.name}: {got.dtype}"
+        assert_within(
+            got, exact.value, TOLERANCE[got.dtype], at,
+            f"{case.label} {name} {exact.name}", exact.scale,
+        )  # fmt: skip
+
+
+def cotangents(case: Case, *tensors: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """An incoming gradient, and gradients of the gradients."""
+    generator = torch.Generator().manual_seed(1)
+
+    def like(t: Tensor) -> Tensor:
+        return torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype)
+
+    return like(case.split(tensors)[0]), tuple(like(t) for t in tensors)
+
+
+# --------------------------------------------------------------------------------------------------
+# Inputs
+
+
+@cache
+def layouts(dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors of every layout whose first and last dimension are even."""
+    generator = torch.Generator().manual_seed(2)
+
+    def make(*shape: int) -> Tensor:
+        return (torch.randn(shape, generator=generator, dtype=torch.float64) * 2).to(dtype)
+
+    return {
+        "contiguous": make(4, 6, 5, 8),
+        "channels last": make(4, 6, 5, 8).contiguous(memory_format=torch.channels_last),
+        "transposed": make(8, 5, 6).transpose(0, 2),
+        "strided": make(4, 12, 5, 16)[:, ::2, :, ::2],
+        "rows with gaps": make(6, 21)[:, 3:13],
+        "columns with gaps": make(6, 21)[:, 3:13].t(),
+        "permuted with gaps": make(4, 6, 8, 2)[:, :, ::2].permute(3, 0, 2, 1),
+        "expanded": make(6, 1, 8).expand(6, 5, 8),
+        "expanded first": make(8).expand(4, 3, 8),
+        "one number": make(1).expand(2, 4),
+        "overlapping": make(20).as_strided((4, 6), (2, 1)),
+        "offset": make(4 * 8 + 1)[1:].view(4, 8),
+        "sizes of one": make(2, 1, 1, 6).as_strided((2, 1, 1, 6), (6, 50, 3, 1)),
+        "empty": make(0, 8),
+        "empty inside": make(2, 0, 4),
+    }
