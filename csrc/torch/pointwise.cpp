@@ -101,10 +101,22 @@ Pointers data_of(std::span<const Tensor> operands) {
   return data;
 }
 
+// Whether x is contiguous, but not in its strides along dimensions of size 1, or being empty: outputs
+// have the strides of a fresh tensor then.
+bool has_odd_strides(const Tensor& x) {
+  if (!x.is_contiguous()) return false;
+  int64_t expected = 1;
+  for (int64_t d = x.dim() - 1; d >= 0; --d) {
+    if (x.stride(d) != expected) return true;
+    expected *= std::max<int64_t>(x.size(d), 1);
+  }
+  return false;
+}
+
 }  // namespace
 
 Tensor allocate_like(const Tensor& x) {
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = has_odd_strides(x) ? torch::stable::new_empty(x, x.sizes()) : torch::stable::empty_like(x);
   const int64_t bytes = y.numel() * int64_t(y.element_size());
   if (bytes >= int64_t(4) << 20) advise_huge_pages(y.data_ptr(), bytes);
   return y;

@@ -43,6 +43,15 @@ def _is_served(op: str, argument: str, x: object) -> bool:
     return False
 
 
+def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
+    for name, value in zip(row.parameters, parameters, strict=True):
+        if not isinstance(value, (float, int, torch.SymFloat, torch.SymInt)):
+            raise TypeError(
+                f"{row.name}(): argument '{name}' must be float, not {type(value).__name__}"
+            )
+    return parameters
+
+
 def apply(functions: Functions, records: bool, *args: Any) -> Tensor:
     """An op by the cheapest way that is right: see _autograd.py."""
     y: Tensor
@@ -66,7 +75,7 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     records = x.requires_grad and torch.is_grad_enabled()
     if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
         return row.reference(x, *parameters)
-    return apply(choice.functions[row.name], records, x, *parameters)
+    return apply(choice.functions[row.name], records, x, *_numbers(row, parameters))
 
 
 def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
@@ -78,6 +87,12 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
         return row.reference(x, *parameters, inplace=True)
     functions = choice.functions[row.name]
+    _numbers(row, parameters)
+    if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
+        raise RuntimeError(
+            f"{row.name}(): argument 'input' of shape {tuple(x.shape)} and strides {x.stride()} "
+            "has several elements in one place of memory and cannot be written in place; clone it"
+        )
     if transforms_active() or (records and (x.is_leaf or x._is_view())):
         # copy_ knows what may be written to, and how the history of views changes.
         return x.copy_(apply(functions, records, x.clone(), *parameters))
@@ -133,6 +148,8 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
     """A gated activation of the halves of one tensor along a dimension."""
     row = ACTIVATIONS[gate_name]
     served = _is_served(op, "input", x)
+    if not isinstance(dim, (int, torch.SymInt)):
+        raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
     if x.dim() == 0:
         raise RuntimeError(f"{op}(): argument 'input' has no dimension to halve")
     if not -x.dim() <= dim < x.dim():
@@ -162,4 +179,10 @@ def gelu_variant(op: str, approximate: str) -> str:
         return "gelu"
     if approximate == "tanh":
         return "gelu_tanh"
-    raise RuntimeError(f"{op}(): approximate must be 'none' or 'tanh', but got {approximate!r}")
+    if not isinstance(approximate, str):
+        raise TypeError(
+            f"{op}(): argument 'approximate' must be str, not {type(approximate).__name__}"
+        )
+    raise RuntimeError(
+        f"{op}(): argument 'approximate' must be 'none' or 'tanh', but got {approximate!r}"
+    )

@@ -133,11 +133,11 @@ def elu(m: Any) -> Formula:
     left = m.jit(lambda s, a: a * m.exp(s) if a < 0.0 else s + a)
 
     def curvature(s: Any, alpha: float) -> Any:
-        return m.where(s > 0.0, 0.0, left(s, alpha) if alpha < 0.0 else 1.0 + 0.0 * s)
+        return m.where(s <= 0.0, left(s, alpha) if alpha < 0.0 else 1.0 + 0.0 * s, 0.0)
 
     return (
-        lambda x, alpha: m.where(x > 0.0, x, alpha * m.expm1(x)),
-        lambda s, alpha: m.where(s > 0.0, 1.0, left(s, alpha)),
+        lambda x, alpha: m.where(x < 0.0, alpha * m.expm1(x), x),
+        lambda s, alpha: m.where(s <= 0.0, left(s, alpha), 1.0),
         curvature,
     )
 
@@ -146,17 +146,17 @@ def selu(m: Any) -> Formula:
     scale = 1.0507009873554804934193349852946
     scaled_alpha = 1.6732632423543772848170429916717 * scale
     return (
-        lambda x: m.where(x > 0.0, scale * x, scaled_alpha * m.expm1(x)),
-        lambda y: m.where(y > 0.0, scale, y + scaled_alpha),
-        lambda y: m.where(y > 0.0, 0.0, 1.0 + 0.0 * y),
+        lambda x: m.where(x < 0.0, scaled_alpha * m.expm1(x), scale * x),
+        lambda y: m.where(y <= 0.0, y + scaled_alpha, scale),
+        lambda y: m.where(y <= 0.0, 1.0 + 0.0 * y, 0.0),
     )
 
 
 def celu(m: Any) -> Formula:
     return (
-        lambda x, alpha: m.where(x > 0.0, x, alpha * m.expm1(x / alpha)),
-        lambda y, alpha: m.where(y > 0.0, 1.0, (y + alpha) / alpha),
-        lambda y, alpha: m.where(y > 0.0, 0.0, 1.0 / alpha + 0.0 * y),
+        lambda x, alpha: m.where(x < 0.0, alpha * m.expm1(x / alpha), x),
+        lambda y, alpha: m.where(y <= 0.0, (y + alpha) / alpha, 1.0),
+        lambda y, alpha: m.where(y <= 0.0, 1.0 / alpha + 0.0 * y, 0.0),
     )
 
 
@@ -196,8 +196,8 @@ def hardswish(m: Any) -> Formula:
     relu6 = m.jit(lambda x: m.where(x < 0.0, 0.0, m.where(x > 6.0, 6.0, x)))
     return (
         lambda x: x * (relu6(x + 3.0) / 6.0),
-        lambda x: m.where(x <= -3.0, 0.0, m.where(x > 3.0, 1.0, x / 3.0 + 0.5)),
-        lambda x: m.where((x > -3.0) & (x <= 3.0), 1.0 / 3.0 + 0.0 * x, 0.0),
+        lambda x: m.where(x <= -3.0, 0.0, m.where(x < 3.0, x / 3.0 + 0.5, 1.0)),
+        lambda x: m.where((x > -3.0) & (x < 3.0), 1.0 / 3.0 + 0.0 * x, 0.0),
     )
 
 

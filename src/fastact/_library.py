@@ -173,20 +173,25 @@ def _specs() -> list[_Spec]:
     return specs
 
 
+def empty_like(x: Tensor) -> Tensor:
+    """An uninitialised tensor with the strides that torch's pointwise ops return for x."""
+    return x.new_empty(x.shape) if x.is_contiguous() else torch.empty_like(x)
+
+
 def _fakes(spec: _Spec) -> list[Callable[..., Any]]:
     n = len(spec.primals)
 
     def forward(*args: Any) -> Tensor:
-        return torch.empty_like(spec.like(*args))
+        return empty_like(spec.like(*args))
 
     def backward(_grad: Tensor, *args: Any) -> Any:
-        grads = tuple(torch.empty_like(t) for t in args[:n])
+        grads = tuple(empty_like(t) for t in args[:n])
         return grads[0] if n == 1 else grads
 
     def double_backward(*args: Any) -> Any:
         saved, constants = args[n + 1 : 2 * n + 1], args[2 * n + 1 :]
         like = saved[0] if not spec.packed else spec.like(*saved, *constants)
-        return (torch.empty_like(like), *(torch.empty_like(t) for t in saved))
+        return (empty_like(like), *(empty_like(t) for t in saved))
 
     return [forward, backward, double_backward]
 
