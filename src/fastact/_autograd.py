@@ -26,6 +26,7 @@ from ._library import Family, families, library
 # (torch/_library/autograd.py, torch/autograd/function.py). Where one is gone, the slower public
 # way is taken.
 below_autograd: Any = torch._C._AutoDispatchBelowAutograd
+_SingleLevelFunction: Any = getattr(torch.autograd.function, "_SingleLevelFunction", Function)
 _functorch_active: Callable[[], bool] = getattr(
     torch._C, "_are_functorch_transforms_active", lambda: True
 )
@@ -41,20 +42,29 @@ def transforms_active() -> bool:
 
 
 class Op(Function):
-    """An autograd Function over one registered op; ``apply`` is correct everywhere."""
+    """An autograd Function over one registered op; ``apply`` is correct everywhere.
 
-    overload: Any = None
+    ``record`` is the C entry point beneath ``Function.apply``: that of a class that torch's own
+    functorch code derives from, and whose apply does without the checks for transforms.
+    """
+
+    symbol: str
+    overload: Any
+    record: Callable[..., Any]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__name__ = cls.__qualname__ = cls.symbol
+        cls.__module__ = "fastact.autograd"
+        methods = ("forward", "backward", "jvp")
+        body = {method: cls.__dict__[method] for method in methods if method in cls.__dict__}
+        recorder: Any = type(cls.symbol, (_SingleLevelFunction,), body)
+        cls.record = recorder.apply
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
-        if transforms_active():
-            return cls.overload(*args)
-        return cls.record(*args)
-
-    @classmethod
-    def record(cls, *args: Any) -> Any:
-        """The C entry point: Function.apply without its Python."""
-        return super(Function, cls).apply(*args)  # type: ignore[misc]
+        """Calls the op, and records it where a gradient may be asked for."""
+        return (cls.overload if transforms_active() else cls.record)(*args)
 
 
 def _run(overload: Any, *args: Any) -> Any:
@@ -109,6 +119,7 @@ class Functions:
             return (result,) if isinstance(result, Tensor) else tuple(result)
 
         class Forward(Op):
+            symbol = family.symbol
             overload = forward_op
 
             @staticmethod
@@ -139,6 +150,7 @@ class Functions:
                 return Double.apply(*v, grad, *saved, *constants)[0]
 
         class Backward(Op):
+            symbol = f"{family.symbol}Backward"
             overload = backward_op
 
             @staticmethod
@@ -170,6 +182,7 @@ class Functions:
                 return total[0] if n == 1 else total
 
         class Double(Op):
+            symbol = f"{family.symbol}DoubleBackward"
             overload = double_op
 
             @staticmethod
@@ -191,15 +204,7 @@ class Functions:
                 return (*pullback(cotangents), *(None,) * len(constants))
 
         self.forward, self.backward, self.double_backward = Forward, Backward, Double
-        for function, suffix in (
-            (Forward, ""), (Backward, "Backward"), (Double, "DoubleBackward"),
-        ):  # fmt: skip
-            function.__name__ = function.__qualname__ = family.symbol + suffix
-            function.__module__ = "fastact.autograd"
-        if family.inplace is not None:
-            self.inplace = self._inplace(Backward)
-            self.inplace.__name__ = self.inplace.__qualname__ = family.symbol + "Inplace"
-            self.inplace.__module__ = "fastact.autograd"
+        self.inplace = None if family.inplace is None else self._inplace(Backward)
 
     def _inplace(self, backward: type[Op]) -> type[Op]:
         family = self.family
@@ -207,6 +212,9 @@ class Functions:
 
         class Inplace(Op):
             """x is overwritten; where the input is needed later, it comes as ``original`` too."""
+
+            symbol = f"{family.symbol}Inplace"
+            overload = inplace_op
 
             @staticmethod
             def forward(ctx: Any, x: Tensor, original: Tensor | None, *constants: float) -> Tensor:

@@ -43,13 +43,12 @@ def _is_served(op: str, argument: str, x: object) -> bool:
     return False
 
 
-def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
+def _check_numbers(row: Activation, parameters: tuple[Any, ...]) -> None:
     for name, value in zip(row.parameters, parameters, strict=True):
         if not isinstance(value, (float, int, torch.SymFloat, torch.SymInt)):
             raise TypeError(
                 f"{row.name}(): argument '{name}' must be float, not {type(value).__name__}"
             )
-    return parameters
 
 
 def apply(functions: Functions, records: bool, *args: Any) -> Tensor:
@@ -75,7 +74,9 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     records = x.requires_grad and torch.is_grad_enabled()
     if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
         return row.reference(x, *parameters)
-    return apply(choice.functions[row.name], records, x, *_numbers(row, parameters))
+    if parameters:
+        _check_numbers(row, parameters)
+    return apply(choice.functions[row.name], records, x, *parameters)
 
 
 def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
@@ -87,7 +88,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
         return row.reference(x, *parameters, inplace=True)
     functions = choice.functions[row.name]
-    _numbers(row, parameters)
+    _check_numbers(row, parameters)
     if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
         raise RuntimeError(
             f"{row.name}(): argument 'input' of shape {tuple(x.shape)} and strides {x.stride()} "
@@ -99,6 +100,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if records:
         # As torch: where the input is needed for the backward pass, it is kept in a clone.
         original = None if row.saves_its_output(parameters) else x.clone()
+        assert functions.inplace is not None
         y: Tensor = functions.inplace.record(x, original, *parameters)
         return y
     with below_autograd():
