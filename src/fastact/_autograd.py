@@ -1,10 +1,10 @@
 """Differentiation: one torch.autograd.Function for each op, and what the dispatcher needs of it.
 
-Two ways lead to a kernel. Eager code calls a Function through torch's C entry point, which costs a
-third of ``Function.apply`` (docs/design.md, "Call overhead"). Everything else, functorch
+Two ways lead to a kernel. Eager code records a Function through torch's C entry point, which costs
+half of ``Function.apply`` with ``setup_context`` (docs/design.md). Everything else, functorch
 transforms, forward AD, torch.compile, a direct call of ``torch.ops.fastact.*``, goes through the
-dispatcher, where the same Function is registered as the op's Autograd kernel and finds the
-transforms already peeled off; so no Function needs ``setup_context`` or a vmap rule of its own.
+dispatcher, where the same Function is the op's Autograd kernel and finds the transforms further in
+already peeled off; so no Function needs ``setup_context`` or a vmap rule of its own.
 """
 
 from __future__ import annotations
@@ -15,30 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function
-from torch.autograd import forward_ad as _forward_ad
-from torch.autograd.forward_ad import _set_fwd_grad_enabled
 
+from . import _private
 from ._library import Family, families, library
-
-# Three private names, each used by torch's own Python for the same purpose
-# (torch/_library/autograd.py, torch/autograd/function.py). Where one is gone, the slower public
-# way is taken.
-below_autograd: Any = torch._C._AutoDispatchBelowAutograd
-_SingleLevelFunction: Any = getattr(torch.autograd.function, "_SingleLevelFunction", Function)
-_functorch_active: Callable[[], bool] = getattr(
-    torch._C, "_are_functorch_transforms_active", lambda: True
-)
-
-
-def _dual_level_active() -> bool:
-    return getattr(_forward_ad, "_current_level", 0) >= 0
+from ._private import below_autograd, dual_level_active, functorch_active
 
 
 def transforms_active() -> bool:
     """Whether a call has to go through the dispatcher: compiling, functorch, or dual numbers."""
-    return _functorch_active() or _dual_level_active() or torch.compiler.is_compiling()
+    return functorch_active() or dual_level_active() or torch.compiler.is_compiling()
 
 
 class Op(Function):
@@ -58,7 +44,7 @@ class Op(Function):
         cls.__module__ = "fastact.autograd"
         methods = ("forward", "backward", "jvp")
         body = {method: cls.__dict__[method] for method in methods if method in cls.__dict__}
-        recorder: Any = type(cls.symbol, (_SingleLevelFunction,), body)
+        recorder: Any = type(cls.symbol, (_private.SingleLevelFunction,), body)
         cls.record = recorder.apply
 
     @classmethod
@@ -69,9 +55,9 @@ class Op(Function):
 
 def _run(overload: Any, *args: Any) -> Any:
     """The op itself, from within a Function's forward."""
-    if _functorch_active():
+    if functorch_active():
         # The transforms further out have to record it, and forward has switched recording off.
-        with torch.enable_grad(), _set_fwd_grad_enabled(True), below_autograd():
+        with torch.enable_grad(), _private.set_forward_ad(True), below_autograd():
             return overload(*args)
     with below_autograd():
         return overload(*args)
@@ -79,7 +65,7 @@ def _run(overload: Any, *args: Any) -> Any:
 
 def _save(ctx: Any, tensors: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*tensors)
-    if _dual_level_active():
+    if dual_level_active():
         ctx.save_for_forward(*tensors)
 
 
@@ -91,6 +77,10 @@ def _call(overload: Any, function: type[Op], *args: Any) -> Any:
         return overload(*args)
 
 
+def _materialize(tangents: tuple[Any, ...], like: Any) -> list[Tensor]:
+    return [torch.zeros_like(s) if t is None else t for t, s in zip(tangents, like, strict=True)]
+
+
 def _sum(terms: list[Any]) -> Any:
     """The elementwise sum of tuples of tensors, inside a jvp.
 
@@ -98,7 +88,7 @@ def _sum(terms: list[Any]) -> Any:
     further out; the terms carry no tangent of this level, so it can be on.
     """
     total = terms[0]
-    with _set_fwd_grad_enabled(True):
+    with _private.set_forward_ad(True):
         for term in terms[1:]:
             total = tuple(a + b for a, b in zip(total, term, strict=True))
     return total
@@ -137,15 +127,12 @@ class Functions:
 
             @staticmethod
             def jvp(ctx: Any, *tangents: Any) -> Any:
-                # double_backward's first result is what forward-mode AD asks for, and does not
-                # depend on grad; a single unpacked operand has the cheaper backward for it.
                 saved, constants = ctx.saved_tensors, ctx.constants
                 if n == 1 and not family.packed:
                     return Backward.apply(tangents[0], *saved, *constants)
-                v = [
-                    torch.zeros_like(s) if t is None else t
-                    for t, s in zip(tangents[:n], saved, strict=True)
-                ]
+                # What forward-mode AD asks for is double_backward's first result, which does not
+                # depend on grad.
+                v = _materialize(tangents[:n], saved)
                 grad = torch.zeros_like(family.like(*saved, *constants))
                 return Double.apply(*v, grad, *saved, *constants)[0]
 
@@ -173,10 +160,7 @@ class Functions:
                 if grad_tangent is not None:
                     terms.append(as_tuple(Backward.apply(grad_tangent, *saved, *constants)))
                 if any(t is not None for t in tangents[:n]):
-                    v = [
-                        torch.zeros_like(s) if t is None else t
-                        for t, s in zip(tangents[:n], saved, strict=True)
-                    ]
+                    v = _materialize(tangents[:n], saved)
                     terms.append(Double.apply(*v, grad, *saved, *constants)[1:])
                 total = _sum(terms)
                 return total[0] if n == 1 else total
@@ -237,7 +221,7 @@ class Functions:
 
 def _may_be_differentiated(args: tuple[Any, ...]) -> bool:
     """Whether the level of differentiation that is now entered may follow one of these."""
-    return torch._C._is_fwd_grad_enabled() or (
+    return _private.forward_ad_enabled() or (
         torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in args)
     )
 
@@ -252,7 +236,7 @@ def _autograd_kernel(function: type[Op], composition: Any = None) -> Callable[..
             return _run(function.overload, *args)
         # Inside a functorch transform torch allows a Function only where it knows that the
         # transform's level has been entered already; an Autograd kernel is such a place.
-        with enable_single_level_autograd_function():
+        with _private.allow_single_level():
             return function.record(*args)
 
     return kernel
@@ -291,8 +275,8 @@ def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., 
 
     def version(keyset: Any, x: Tensor, *constants: float) -> None:
         torch.autograd.graph.increment_version(x)
-        with torch._C._AutoDispatchBelowADInplaceOrView():
-            overload.redispatch(keyset & torch._C._after_ADInplaceOrView_keyset, x, *constants)
+        with _private.below_version_counter():
+            overload.redispatch(keyset & _private.after_version_counter, x, *constants)
 
     return autograd, version
 

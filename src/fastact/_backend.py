@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import _autograd, _library
+from . import _autograd, _library, _private
 
 NAMES = ("auto", "compiled", "numba", "torch")
 
@@ -25,6 +25,8 @@ class BackendInfo:
 
 
 def _compiled_info() -> BackendInfo:
+    if _private.MISSING:
+        return BackendInfo("compiled", False, _private.MISSING)
     cpu = _library.cpu()
     if cpu.error:
         return BackendInfo("compiled", False, cpu.error)
@@ -32,6 +34,8 @@ def _compiled_info() -> BackendInfo:
 
 
 def _numba_info() -> BackendInfo:
+    if _private.MISSING:
+        return BackendInfo("numba", False, _private.MISSING)
     if importlib.util.find_spec("numba") is None:
         return BackendInfo("numba", False, "numba is not installed; run: pip install numba")
     return BackendInfo("numba", True, "CPU, compiled at the first call of each op")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import Parameter
 
-from ._autograd import Functions, below_autograd, transforms_active
+from ._autograd import Functions, transforms_active
 from ._backend import STATE
 from ._library import gate_and_up
+from ._private import below_autograd
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
 _PLAIN = frozenset({Tensor, Parameter})

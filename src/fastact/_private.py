@@ -1,0 +1,50 @@
+"""The private names of torch that fastact uses, in one place.
+
+Each is one that torch's own Python uses for the same purpose (torch/_library/autograd.py,
+torch/_functorch/autograd_function.py); there is no public way to run an op below autograd, or to
+record one inside a functorch transform. Where a torch lacks one, ``MISSING`` says so,
+fastact.backends() repeats it, and every call goes to torch's own ops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch._functorch.utils
+from torch.autograd import Function, forward_ad
+
+_missing: list[str] = []
+
+
+def _find(owner: Any, name: str, stand_in: Any = None) -> Any:
+    if not hasattr(owner, name):
+        _missing.append(f"{owner.__name__}.{name}")
+    return getattr(owner, name, stand_in)
+
+
+# Context managers: dispatch to what lies below autograd, or below the version counter.
+below_autograd = _find(torch._C, "_AutoDispatchBelowAutograd")
+below_version_counter = _find(torch._C, "_AutoDispatchBelowADInplaceOrView")
+after_version_counter = _find(torch._C, "_after_ADInplaceOrView_keyset")  # the keys left then
+# The base class of torch.autograd.Function, whose apply is the C entry point and nothing else,
+# and a context manager that allows to call it inside a transform.
+SingleLevelFunction = _find(torch.autograd.function, "_SingleLevelFunction", Function)
+allow_single_level = _find(torch._functorch.utils, "enable_single_level_autograd_function")
+functorch_active = _find(torch._C, "_are_functorch_transforms_active", lambda: False)
+forward_ad_enabled = _find(torch._C, "_is_fwd_grad_enabled")
+set_forward_ad = _find(forward_ad, "_set_fwd_grad_enabled")  # context manager
+_find(forward_ad, "_current_level")
+
+MISSING: str | None = None
+if _missing:
+    MISSING = (
+        f"torch {torch.__version__} lacks {', '.join(_missing)}, which this version of fastact "
+        "builds on; upgrade fastact"
+    )
+
+
+def dual_level_active() -> bool:
+    """Whether forward AD has been entered."""
+    level: int = getattr(forward_ad, "_current_level", -1)
+    return level >= 0
