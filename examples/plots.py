@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -13,17 +14,21 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 from training import Comparison, Data, History
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without the pale yellow.
-COLOURS = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#009E73", "#D55E00", "#CC79A7")
-STYLE = {
+COLOURS = ("#000000", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7")
+BLUE, VERMILION = COLOURS[2], COLOURS[5]
+STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 11,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.07,
     "font.size": 10,
     "grid.alpha": 0.3,
     "savefig.dpi": 130,
@@ -35,15 +40,15 @@ LOSS, ACCURACY, GRADIENT = "training loss", "test accuracy", "mean |gradient|"
 def draw_pair(axes: Axes, torch_curve: Sequence[float], fast: Sequence[float], colour: str) -> None:
     """Draw fastact's curve solid and torch's dashed on top, so that both show where they agree."""
     epochs = range(1, len(fast) + 1)
-    axes.plot(epochs, fast, color=colour, linewidth=3.2, alpha=0.55, solid_capstyle="round")
+    axes.plot(epochs, fast, color=colour, linewidth=3.6, alpha=0.45, solid_capstyle="round")
     axes.plot(epochs, torch_curve, color=colour, linewidth=1.3, linestyle=(0, (4, 2)))
 
 
 def pair_legend() -> list[Line2D]:
     """Legend entries for the two line styles."""
     return [
-        Line2D([], [], color="0.3", linewidth=1.3, linestyle=(0, (4, 2)), label="torch.nn"),
-        Line2D([], [], color="0.3", linewidth=3.2, alpha=0.55, label="fastact.nn"),
+        Line2D([], [], color="0.2", linewidth=1.3, linestyle=(0, (4, 2)), label="torch.nn"),
+        Line2D([], [], color="0.2", linewidth=3.6, alpha=0.45, label="fastact.nn"),
     ]
 
 
@@ -81,7 +86,7 @@ def layer_legend(comparison: Comparison) -> list[Line2D]:
 
 def draw_digits(comparisons: Sequence[Comparison], data: Data, path: Path) -> None:
     """Draw the curves of the digit networks, and a few test scans with the answers."""
-    with plt.rc_context(STYLE):
+    with plt.style.context(STYLE):
         figure = plt.figure(figsize=(12, 3.1 * len(comparisons) + 1.6))
         strip, *bands = figure.subfigures(
             1 + len(comparisons), 1, height_ratios=[1.6] + [3.1] * len(comparisons)
@@ -90,21 +95,29 @@ def draw_digits(comparisons: Sequence[Comparison], data: Data, path: Path) -> No
         for band, comparison in zip(bands, comparisons, strict=True):
             band.suptitle(f"Digits: {comparison.name}", fontweight="bold")
             loss, accuracy, gradient = band.subplots(1, 3)
-            draw_pair(loss, comparison.torch.loss, comparison.fastact.loss, COLOURS[0])
-            draw_pair(accuracy, comparison.torch.accuracy, comparison.fastact.accuracy, COLOURS[5])
+            draw_pair(loss, comparison.torch.loss, comparison.fastact.loss, BLUE)
+            draw_pair(accuracy, comparison.torch.accuracy, comparison.fastact.accuracy, VERMILION)
             draw_gradients(gradient, comparison)
             loss.set(title=LOSS, xlabel="epoch", yscale="log")
             accuracy.set(title=ACCURACY, xlabel="epoch", ylim=(0, 1.03))
             gradient.set(title=f"{GRADIENT} of each layer", xlabel="epoch")
             loss.legend(handles=pair_legend(), frameon=False)
-            gradient.legend(handles=layer_legend(comparison), frameon=False, fontsize=8)
+            # A decade of room for the legend below the curves.
+            gradient.set_ylim(bottom=gradient.get_ylim()[0] / 10)
+            gradient.legend(
+                handles=layer_legend(comparison),
+                loc="lower left",
+                frameon=False,
+                fontsize=8,
+                ncols=2,
+            )
         figure.savefig(path)
         plt.close(figure)
 
 
-def draw_scans(strip: matplotlib.figure.SubFigure, comparison: Comparison, data: Data) -> None:
+def draw_scans(strip: SubFigure, comparison: Comparison, data: Data) -> None:
     """Draw test scans, each with the class that the network trained with fastact sees in it."""
-    strip.suptitle(f"Test scans and what the {comparison.name} with fastact.nn sees in them")
+    strip.suptitle(f"Test scans and the answers of the network with fastact.nn ({comparison.name})")
     with torch.no_grad():
         answers = comparison.fastact_model(data.test_inputs[:SAMPLE_SCANS]).argmax(dim=1)
     cells = strip.subplots(1, SAMPLE_SCANS)
@@ -116,20 +129,31 @@ def draw_scans(strip: matplotlib.figure.SubFigure, comparison: Comparison, data:
         right = label == answer
         axes.set_title(
             str(answer.item()) if right else f"{answer.item()}, not {label.item()}",
-            color="black" if right else COLOURS[5],
+            color="black" if right else VERMILION,
         )
+
+
+def curve_names(comparisons: Sequence[Comparison]) -> list[str]:
+    """The names for a legend, with a note where a curve hides an earlier one."""
+    # ReLU6 equals ReLU for as long as no input exceeds 6.
+    names: list[str] = []
+    for number, comparison in enumerate(comparisons):
+        twins = [c.name for c in comparisons[:number] if c.torch.loss == comparison.torch.loss]
+        names.append(f"{comparison.name} (= {twins[0]})" if twins else comparison.name)
+    return names
 
 
 def draw_overview(comparisons: Sequence[Comparison], data: Data, path: Path) -> None:
     """Draw the points, and loss, accuracy and first-layer gradient of all activations."""
-    with plt.rc_context(STYLE):
+    with plt.style.context(STYLE):
         figure, grid = plt.subplots(2, 2, figsize=(12, 8))
         points, loss, accuracy, gradient = grid.flat
-        for label, name in enumerate(("outer circle", "inner circle")):
+        circles = (("outer circle", BLUE), ("inner circle", VERMILION))
+        for label, (name, colour) in enumerate(circles):
             chosen = data.train_inputs[data.train_labels == label]
-            points.scatter(*chosen.T, s=9, color=COLOURS[(0, 5)[label]], label=name)
+            points.scatter(*chosen.T, s=9, color=colour, label=name)
         points.set(title="training points", aspect="equal")
-        points.legend(loc="upper right", frameon=True, markerscale=2)
+        points.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, markerscale=2)
         for comparison, colour in zip(comparisons, COLOURS, strict=False):
             left, right = comparison.torch, comparison.fastact
             draw_pair(loss, left.loss, right.loss, colour)
@@ -139,8 +163,8 @@ def draw_overview(comparisons: Sequence[Comparison], data: Data, path: Path) -> 
         accuracy.set(title=ACCURACY, xlabel="epoch", ylim=(0.4, 1.02))
         gradient.set(title=f"{GRADIENT} of the first layer", xlabel="epoch", yscale="log")
         entries = [
-            Line2D([], [], color=colour, linewidth=3.2, label=comparison.name)
-            for comparison, colour in zip(comparisons, COLOURS, strict=False)
+            Line2D([], [], color=colour, linewidth=3.2, label=name)
+            for name, colour in zip(curve_names(comparisons), COLOURS, strict=False)
         ]
         figure.legend(handles=entries + pair_legend(), loc="outside lower center", ncols=9)
         figure.suptitle("Two circles, five hidden layers", fontweight="bold")
@@ -150,7 +174,7 @@ def draw_overview(comparisons: Sequence[Comparison], data: Data, path: Path) -> 
 
 def draw_activations(comparisons: Sequence[Comparison], path: Path) -> None:
     """Draw loss, accuracy and the gradient of each layer, one column per activation."""
-    with plt.rc_context(STYLE):
+    with plt.style.context(STYLE):
         figure, grid = plt.subplots(
             3,
             len(comparisons),
@@ -161,8 +185,8 @@ def draw_activations(comparisons: Sequence[Comparison], path: Path) -> None:
             gridspec_kw={"height_ratios": [1, 1, 1.5]},
         )
         for (loss, accuracy, gradient), comparison in zip(grid.T, comparisons, strict=True):
-            draw_pair(loss, comparison.torch.loss, comparison.fastact.loss, COLOURS[0])
-            draw_pair(accuracy, comparison.torch.accuracy, comparison.fastact.accuracy, COLOURS[5])
+            draw_pair(loss, comparison.torch.loss, comparison.fastact.loss, BLUE)
+            draw_pair(accuracy, comparison.torch.accuracy, comparison.fastact.accuracy, VERMILION)
             draw_gradients(gradient, comparison)
             loss.set_title(comparison.name, fontweight="bold")
             gradient.set_xlabel("epoch")

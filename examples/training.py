@@ -10,10 +10,11 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-import fastact.nn
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+
+import fastact.nn
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Build = Callable[[ModuleType], nn.Module]
@@ -100,13 +101,14 @@ class Trainee:
 
     def mean_gradients(self) -> Tensor:
         """The mean absolute gradient of each layer's weight, first layer first."""
-        weights = (p for p in self.model.parameters() if p.ndim > 1 and p.grad is not None)
-        return torch.stack([weight.grad.abs().mean() for weight in weights])
+        weights = (p for p in self.model.parameters() if p.ndim > 1)
+        return torch.stack([p.grad.abs().mean() for p in weights if p.grad is not None])
 
     @torch.no_grad()
     def accuracy(self, inputs: Tensor, labels: Tensor) -> float:
         """The share of inputs whose label the network gets right."""
-        return (self.model(inputs).argmax(dim=1) == labels).float().mean().item()
+        hits = self.model(inputs).argmax(dim=1) == labels
+        return float(hits.float().mean())
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,11 @@ def _mish(x: Tensor) -> Tensor:
     return x * torch.where(x < 0, left, 1 - 2 / (high * (high + 2) + 2))
 
 
+def _expm1(x: Tensor) -> Tensor:
+    # Autograd differentiates expm1 as y + 1, which cancels far below zero.
+    return torch.where(x < -1, torch.exp(x) - 1, torch.expm1(x))
+
+
 # In float64, differentiable by torch's own ops, accurate in the tails and independent of
 # fastact._formulas. Piecewise ops are missing: torch's are exact.
 EXACT: dict[str, Callable[..., Tensor]] = {
@@ -69,11 +74,15 @@ EXACT: dict[str, Callable[..., Tensor]] = {
     ),
     "logsigmoid": lambda x: -torch.logaddexp(-x, torch.zeros_like(x)),
     "mish": _mish,
-    "elu": lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0))),
+    "elu": lambda x, alpha: torch.where(x > 0, x, alpha * _expm1(x.clamp(max=0))),
     "selu": lambda x: (
-        1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * torch.expm1(x.clamp(max=0)))
+        1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * _expm1(x.clamp(max=0)))
     ),
-    "celu": lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0) / alpha)),
+    "celu": lambda x, alpha: torch.where(x > 0, x, alpha * _expm1(x.clamp(max=0) / alpha)),
+    # torch's overflows in x * (x + 3)
+    "hardswish": lambda x: torch.where(
+        x > -3, torch.where(x < 3, x * (x.clamp(-3, 3) + 3) / 6, x), 0 * x.clamp(max=0)
+    ),
     # torch's has no second derivative
     "hardsigmoid": lambda x: torch.where((x > -3) & (x < 3), x / 6 + 0.5, (x > 0) * 1.0),
 }

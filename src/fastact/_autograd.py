@@ -24,7 +24,7 @@ from ._private import below_autograd, dual_level_active, functorch_active
 
 def transforms_active() -> bool:
     """Whether a call has to go through the dispatcher: compiling, functorch, or dual numbers."""
-    return functorch_active() or dual_level_active() or torch.compiler.is_compiling()
+    return torch.compiler.is_compiling() or functorch_active() or dual_level_active()
 
 
 class Op(Function):
@@ -46,6 +46,10 @@ class Op(Function):
         body = {method: cls.__dict__[method] for method in methods if method in cls.__dict__}
         recorder: Any = type(cls.symbol, (_private.SingleLevelFunction,), body)
         cls.record = recorder.apply
+        if "jvp" in body:
+            # torch.compile does not look at apply but into the Function, and refuses one with a
+            # jvp. It never needs it: what it traces is differentiated by the dispatcher.
+            del cls.jvp
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
@@ -55,6 +59,8 @@ class Op(Function):
 
 def _run(overload: Any, *args: Any) -> Any:
     """The op itself, from within a Function's forward."""
+    if torch.compiler.is_dynamo_compiling():  # forward is being traced, not run
+        return overload(*args)
     if functorch_active():
         # The transforms further out have to record it, and forward has switched recording off.
         with torch.enable_grad(), _private.set_forward_ad(True), below_autograd():
@@ -65,14 +71,16 @@ def _run(overload: Any, *args: Any) -> Any:
 
 def _save(ctx: Any, tensors: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*tensors)
-    if dual_level_active():
+    if not torch.compiler.is_dynamo_compiling() and dual_level_active():
         ctx.save_for_forward(*tensors)
 
 
 def _call(overload: Any, function: type[Op], *args: Any) -> Any:
     """An op on tensors that may need anything: what backward formulas call."""
-    if transforms_active() or torch.is_grad_enabled():
-        return function.apply(*args)
+    if transforms_active():
+        return overload(*args)
+    if torch.is_grad_enabled():
+        return function.record(*args)
     with below_autograd():
         return overload(*args)
 

@@ -11,10 +11,10 @@ from torch.nn.parameter import Parameter
 from ._autograd import Functions, transforms_active
 from ._backend import STATE
 from ._library import gate_and_up
-from ._private import below_autograd
+from ._private import FakeTensor, below_autograd
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
-_PLAIN = frozenset({Tensor, Parameter})
+_PLAIN = frozenset({Tensor, Parameter, FakeTensor})
 _DTYPES = frozenset(DTYPES)
 
 

@@ -60,7 +60,7 @@ def _jit(**options: Any) -> Callable[..., Any]:
 
 
 @cache
-def _vocabulary(double: bool) -> ModuleType:
+def _vocabulary(double: bool) -> Any:
     """The functions of a formula for one float64, branch-free, so that loops over them vectorise.
 
     A module, because that is what Numba looks attributes up in at compile time.
@@ -139,7 +139,7 @@ def _vocabulary(double: bool) -> ModuleType:
         tail = 2.0 * exp(-x * x) * (mills_num(t) / mills_den(t))
         return 2.0 - tail if x < 0.0 else tail
 
-    m = ModuleType("vocabulary")
+    m: Any = ModuleType("vocabulary")
     m.where = jit(lambda condition, a, b: a if condition else b)
     m.full = jit(lambda _, value: value)
     m.exp, m.expm1, m.erfc, m.jit = exp, expm1, erfc, jit
@@ -216,14 +216,8 @@ def _unary_loop(row: Activation, order: int, dtype: torch.dtype) -> Any:
     scaled = _scaled(row.name in _ZERO_WINS)
 
     def forward(x: Any, y: Any, p: Any) -> None:
-        # By way of a buffer, because y may be x, and a loop that may overwrite what it has yet to
-        # read does not vectorise.
-        block = np.empty(1024, y.dtype)
-        for start in range(0, x.size, 1024):
-            part = x[start : start + 1024]
-            for i in range(part.size):
-                block[i] = store(value(load(part[i]), *p))
-            y[start : start + 1024] = block[: part.size]
+        for i in range(x.size):
+            y[i] = store(value(load(x[i]), *p))
 
     def backward(grad: Any, saved: Any, grad_x: Any, p: Any) -> None:
         for i in range(saved.size):
@@ -235,7 +229,16 @@ def _unary_loop(row: Activation, order: int, dtype: torch.dtype) -> Any:
             gg[i] = store(scaled(vi, slope(si, *p)))
             gs[i] = store(scaled(vi * gi, curvature(si, *p)))
 
-    return _jit()((forward, backward, double_backward)[order])
+    def inplace(x: Any, y: Any, p: Any) -> None:
+        # By way of a buffer: a loop that may overwrite what it has yet to read does not vectorise.
+        block = np.empty(1024, y.dtype)
+        for start in range(0, x.size, 1024):
+            part = x[start : start + 1024]
+            for i in range(part.size):
+                block[i] = store(value(load(part[i]), *p))
+            y[start : start + 1024] = block[: part.size]
+
+    return _jit()((forward, backward, double_backward, inplace)[order])
 
 
 def _gated_loop(row: Activation, order: int, dtype: torch.dtype) -> Any:
@@ -372,7 +375,7 @@ def _kernels(family: Family) -> tuple[Callable[..., Any], ...]:
         return grad_grad, *grads
 
     def inplace(x: Tensor, *p: float) -> None:
-        run(0, (x,), (x,), p)
+        run(3, (x,), (x,), p)
 
     return forward, backward, double_backward, *((inplace,) if family.inplace is not None else ())
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch._functorch.utils
+import torch._subclasses
 from torch.autograd import Function, forward_ad
 
 _missing: list[str] = []
@@ -35,6 +36,8 @@ functorch_active = _find(torch._C, "_are_functorch_transforms_active", lambda: F
 forward_ad_enabled = _find(torch._C, "_is_fwd_grad_enabled")
 set_forward_ad = _find(forward_ad, "_set_fwd_grad_enabled")  # context manager
 _find(forward_ad, "_current_level")
+# The one tensor subclass that behaves as a plain tensor in everything that matters here.
+FakeTensor = _find(torch._subclasses, "FakeTensor", torch.Tensor)
 
 MISSING: str | None = None
 if _missing:

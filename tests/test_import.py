@@ -1,0 +1,148 @@
+"""What `import fastact` does to a process, and what the compiled library asks of a system."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastact
+from fastact import _library
+
+LIBRARY = _library.CpuLibrary._find()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no compiled library")
+
+
+def in_a_new_process(code: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def output_of(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_imports_nothing_that_torch_does_not():
+    new = in_a_new_process(
+        "import sys, torch; before = set(sys.modules); import fastact;"
+        "print(*sorted({n.partition('.')[0] for n in set(sys.modules) - before}))"
+    ).split()
+    assert "fastact" in new
+    assert not {"numba", "llvmlite", "matplotlib", "rich", "triton"} & set(new), new
+    deep = in_a_new_process(
+        "import sys, torch; before = set(sys.modules); import fastact;"
+        "print(*sorted(n for n in set(sys.modules) - before if n.startswith('torch.')))"
+    )
+    assert "torch._inductor" not in deep, deep
+
+
+def test_subnormals_survive_the_import():
+    code = (
+        "import torch, fastact\n"
+        "x = torch.full((100_000,), 1e-40)\n"
+        "with fastact.backend('compiled'): fastact.functional.gelu(x)\n"
+        "print((x * 0.5).max().item() > 0, 5e-324 * 1.0 > 0)"
+    )
+    assert in_a_new_process(code) == "True True"
+
+
+def test_rounding_mode_and_threads_stay():
+    code = (
+        "import torch\n"
+        "before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()\n"
+        "import fastact\n"
+        "assert before == (torch.get_num_threads(), torch.get_default_dtype(),"
+        " torch.is_grad_enabled())\n"
+        "print(1.0 + 2**-53 == 1.0, 1.0 + 3 * 2**-53 == 1.0 + 2**-51)"
+    )
+    assert in_a_new_process(code) == "True True"
+
+
+def test_needs_only_torch_and_the_system():
+    needed = re.findall(r"NEEDED.*\[(.*)\]", output_of("readelf", "-d", str(LIBRARY)))
+    allowed = {"libtorch_cpu.so", "libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6"}
+    # The sanitizers' runtimes are the one addition, in that build alone.
+    extra = {n for n in needed if n not in allowed and not re.match(r"lib[au]b?san", n)}
+    assert not extra, extra
+
+
+def test_no_symbol_of_torchs_cpp():
+    undefined = output_of("nm", "-D", "-C", "--undefined-only", str(LIBRARY))
+    names = [line.split(maxsplit=1)[-1].removeprefix("U ") for line in undefined.splitlines()]
+    bad = [n for n in names if re.search(r"\b(at|c10|torch)::", n) or n.startswith("Py")]
+    assert not bad, bad
+    assert any(n.startswith("aoti_torch_") for n in names)  # the test sees symbols at all
+
+
+def test_exports_only_the_c_interface():
+    defined = output_of("nm", "-D", "--defined-only", str(LIBRARY)).splitlines()
+    ours = {line.split()[-1] for line in defined if "fastact" in line}
+    assert ours == {"fastact_cpu_isa", "fastact_cpu_isas", "fastact_cpu_use_isa"}
+
+
+def test_each_isa_object_exports_one_symbol():
+    root = Path(__file__).parent.parent
+    objects = sorted(root.glob("build/*/CMakeFiles/fastact_cpu_*.dir/csrc/cpu/kernels.cpp.o"))
+    objects = [o for o in objects if "sanitize" not in o.parts]
+    if not objects:
+        pytest.skip("no build tree")
+    for path in objects:
+        isa = path.parts[-4].removeprefix("fastact_cpu_").removesuffix(".dir")
+        lines = output_of("nm", "-C", "--defined-only", str(path)).splitlines()
+        visible = [ln for ln in lines if re.search(r" [A-Z] ", ln) and "DW.ref" not in ln]
+        assert len(visible) == 1, (path, visible[:5])
+        assert visible[0].endswith(f"fastact::cpu::table_{isa}")
+
+
+def test_wrong_environment_is_refused():
+    for variable, value, message in (
+        ("FASTACT_CPU_ISA", "v9", "FASTACT_CPU_ISA='v9' is not available here; expected one of"),
+        ("FASTACT_BACKEND", "fast", "backend must be one of auto, compiled, numba, torch"),
+    ):
+        code = f"import os; os.environ[{variable!r}] = {value!r}; import fastact"
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300
+        )
+        assert run.returncode != 0
+        assert message in run.stderr
+
+
+def test_environment_chooses():
+    for isa in _library.cpu().isas:
+        code = (
+            f"import os; os.environ['FASTACT_CPU_ISA'] = {isa!r}; import fastact;"
+            "print(fastact._library.cpu().isa)"
+        )
+        assert in_a_new_process(code) == isa
+    code = "import os; os.environ['FASTACT_BACKEND'] = 'torch'; import fastact;"
+    assert in_a_new_process(code + "print(fastact._backend.STATE.choice.name)") == "torch"
+
+
+def test_a_torch_that_lacks_a_private_name_answers_alone():
+    code = (
+        "import torch; del torch._C._is_fwd_grad_enabled\n"
+        "import fastact\n"
+        "print([b.available for b in fastact.backends()])\n"
+        "x = torch.randn(100_000, requires_grad=True)\n"
+        "y = fastact.functional.gelu(x); y.sum().backward()\n"
+        "assert torch.equal(y, torch.nn.functional.gelu(x))\n"
+        "try: fastact.backend('compiled')\n"
+        "except RuntimeError as error: print('_is_fwd_grad_enabled' in str(error))\n"
+    )
+    assert in_a_new_process(code).splitlines() == ["[False, False, True]", "True"]
+
+
+def test_a_missing_library_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(_library.CpuLibrary, "_find", staticmethod(lambda: None))
+    assert "pip install --no-build-isolation" in (_library.CpuLibrary().error or "")
+
+
+def test_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", fastact.__version__)
