@@ -90,7 +90,7 @@ _ROWS = (
         cutoff=2**9,
         cutoff_grad=2**9,
     ),
-    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu, cutoff=2**18, cutoff_grad=2**20),
+    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu, cutoff=2**18, cutoff_grad=2**21),
     Activation(
         "sigmoid",
         "Sigmoid",
