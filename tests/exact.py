@@ -33,7 +33,7 @@ def _selu(x):
 
 
 VALUES = {
-    "gelu": lambda x: x * mp.erfc(-x / mp.sqrt(2)) / 2,
+    "gelu": lambda x: x * mp.erfc(_clip(-x / mp.sqrt(2), -1e6, 1e6)) / 2,
     "gelu_tanh": lambda x: x * _sigmoid(mp.sqrt(8 / mp.pi) * (x + mpf("0.044715") * x**3)),
     "quick_gelu": lambda x: x * _sigmoid(mpf("1.702") * x),
     "silu": lambda x: x * _sigmoid(x),

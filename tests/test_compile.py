@@ -85,6 +85,37 @@ def test_inductor():
     torch.testing.assert_close(got, expected)
 
 
+def test_every_unusual_parameter_fullgraph():
+    """Negative slopes and alphas save another tensor, which is decided while tracing."""
+    cases = [case for case in support.UNARY if case not in UNARY]
+
+    def all_of_them(x):
+        return [case.function(x * 1.5) for case in cases]
+
+    compiled = torch.compile(all_of_them, fullgraph=True, backend="aot_eager")
+    same_with_gradients(all_of_them, compiled, torch.randn(5, 7))
+
+
+def test_every_inplace_variant_fullgraph():
+    def all_of_them(x):
+        return [case.inplace(t * 1) for case, t in zip(support.INPLACE, x.unbind(), strict=True)]
+
+    compiled = torch.compile(all_of_them, fullgraph=True, backend="aot_eager")
+    same_with_gradients(all_of_them, compiled, torch.randn(len(support.INPLACE), 4, 6))
+
+
+def test_a_mutated_argument():
+    def function(x):
+        F.silu(x, inplace=True)
+        return x + 1
+
+    a = torch.randn(5)
+    b = a.clone()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(a), function(b))
+    assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("inplace", [F.silu, F.leaky_relu, F.elu], ids=lambda f: f.__name__)
 def test_inplace(inplace):
     def function(x):
@@ -107,6 +138,33 @@ def test_dynamic_shapes():
         assert torch.equal(b, F.geglu(x))
 
 
+def test_dynamic_shapes_compile_once():
+    def function(x):
+        return F.gelu(x) + F.tanh(x), F.swiglu(x), F.glu(x, 0), F.silu_mul(x, x)
+
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=counter)
+    for shape in ((4, 6), (8, 10), (6, 32)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), function(x))
+    assert counter.frame_count == 1
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+    for shape in ((4, 6), (8, 10)):
+        x = torch.randn(shape, requires_grad=True)
+        totals = [sum(t.square().sum() for t in f(x)) for f in (compiled, function)]
+        torch.testing.assert_close(*(torch.autograd.grad(t, x)[0] for t in totals))
+
+
+def test_transforms_inside():
+    def function(x):
+        return torch.func.vmap(torch.func.grad(lambda t: F.silu(t).sum()))(x)
+
+    x = torch.randn(3, 4)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), function(x))
+
+
 def test_modules_and_autograd_functions():
     net = torch.nn.Sequential(
         torch.nn.Linear(6, 8), fastact.nn.Mish(), fastact.nn.SwiGLU(), fastact.nn.ReLU(inplace=True)
@@ -123,6 +181,9 @@ def test_auto_leaves_no_graph_break():
     x = torch.randn(1000, requires_grad=True)
     with fastact.backend("auto"):
         assert graph_nodes(lambda x: F.gelu(x) + F.silu(x, inplace=False), x)
+        # Neither do those that torch answers.
+        assert graph_nodes(lambda i: F.relu(i) + F.sigmoid(i), torch.arange(100_000))
+        assert graph_nodes(lambda z: F.silu(z), torch.randn(100_000, dtype=torch.complex64))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -181,6 +242,17 @@ def test_opcheck(name):
         opcheck(overload, arguments)
     if family.inplace is not None:
         opcheck(family.inplace, (torch.randn(3, 4), *family.activation.defaults))
+
+
+def test_opcheck_covers_every_op():
+    covered = set()
+    for family in families("fastact").values():
+        covered |= {overload.name() for overload, _ in operands(family)}
+        covered |= {family.inplace.name()} if family.inplace is not None else set()
+    registered = torch._C._dispatch_get_all_op_names()
+    assert {n.removesuffix(".default") for n in covered} == {
+        n for n in registered if n.startswith("fastact::")
+    }
 
 
 def test_direct_calls_are_differentiable():

@@ -40,7 +40,7 @@ def test_strided_in_place(case):
 @pytest.mark.parametrize("case", INPLACE, ids=labels)
 def test_expanded_is_refused(case):
     x = torch.ones(3) * -0.5
-    with pytest.raises(RuntimeError, match="single memory location"):
+    with pytest.raises(RuntimeError, match="memory"):
         case.inplace(x.expand(4, 3))
     assert torch.equal(x, torch.ones(3) * -0.5)
 

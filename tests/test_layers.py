@@ -36,7 +36,9 @@ def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
-            found |= {node.module.partition(".")[0]} if node.module else {a.name for a in node.names}
+            found |= (
+                {node.module.partition(".")[0]} if node.module else {a.name for a in node.names}
+            )
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastact"):
             pytest.fail(f"{path}: relative imports only")
     return found - {"__path__"}

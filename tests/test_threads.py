@@ -32,14 +32,21 @@ def results(dtype: torch.dtype) -> list[torch.Tensor]:
     y = F.silu_mul(x, up)
     found += [y.detach(), *torch.autograd.grad(y, (x, up), grad)]
     y = F.geglu(x[: N - 1].view(4, -1))
-    return [*found, y.detach(), *torch.autograd.grad(y.sum(), x)]
+    found += [y.detach(), *torch.autograd.grad(y.sum(), x)]
+    # Rows with gaps, columns, and the kernels of the second derivative.
+    found.append(F.gelu(x.detach()[: N - 1].view(100, -1)[:, 1:]))
+    found.append(F.tanh(x.detach()[: N - 1].view(100, -1).t()))
+    for y, leaves in ((F.gelu(x), [x]), (F.silu_mul(x, up), [x, up])):
+        first = torch.autograd.grad(y, leaves, grad, create_graph=True)
+        found += torch.autograd.grad(first, leaves, [grad] * len(leaves))
+    return found
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_bitwise_equal_for_any_number_of_threads(dtype, threads):
     threads(1)
     one = results(dtype)
-    for count in (2, 3):
+    for count in sorted({2, 3, os.cpu_count() or 4}):
         threads(count)
         for a, b in zip(one, results(dtype), strict=True):
             assert torch.equal(a, b)

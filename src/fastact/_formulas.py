@@ -1,7 +1,7 @@
 """The activations' formulas in Python: value, slope and curvature over a vocabulary.
 
 A formula is a function of its vocabulary ``m``, which holds exp, expm1, erfc, tanh, sigmoid,
-softplus, where and jit. Over :class:`TorchMath` it is differentiable torch code, from which third
+softplus, where, full and jit. Over :class:`TorchMath` it is differentiable torch code, from which third
 and higher derivatives come; over the vocabulary of ``_numba.py`` it is compiled for scalars. As in
 C++, slope and curvature take the tensor that autograd saves (x, or the output y where the row says
 so), and curvature is the derivative of slope by it. Equations and sources stand in
@@ -29,6 +29,11 @@ class TorchMath:
     @staticmethod
     def where(condition: Any, a: Any, b: Any) -> Any:
         return torch.where(condition, a, b)
+
+    @staticmethod
+    def full(x: Any, value: float) -> Any:
+        """A constant, of x's shape."""
+        return torch.full_like(x, value)
 
     @staticmethod
     def jit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,7 +138,7 @@ def elu(m: Any) -> Formula:
     left = m.jit(lambda s, a: a * m.exp(s) if a < 0.0 else s + a)
 
     def curvature(s: Any, alpha: float) -> Any:
-        return m.where(s <= 0.0, left(s, alpha) if alpha < 0.0 else 1.0 + 0.0 * s, 0.0)
+        return m.where(s <= 0.0, left(s, alpha) if alpha < 0.0 else m.full(s, 1.0), 0.0)
 
     return (
         lambda x, alpha: m.where(x < 0.0, alpha * m.expm1(x), x),
@@ -148,7 +153,7 @@ def selu(m: Any) -> Formula:
     return (
         lambda x: m.where(x < 0.0, scaled_alpha * m.expm1(x), scale * x),
         lambda y: m.where(y <= 0.0, y + scaled_alpha, scale),
-        lambda y: m.where(y <= 0.0, 1.0 + 0.0 * y, 0.0),
+        lambda y: m.where(y <= 0.0, m.full(y, 1.0), 0.0),
     )
 
 
@@ -156,31 +161,31 @@ def celu(m: Any) -> Formula:
     return (
         lambda x, alpha: m.where(x < 0.0, alpha * m.expm1(x / alpha), x),
         lambda y, alpha: m.where(y <= 0.0, (y + alpha) / alpha, 1.0),
-        lambda y, alpha: m.where(y <= 0.0, 1.0 / alpha + 0.0 * y, 0.0),
+        lambda y, alpha: m.where(y <= 0.0, m.full(y, 1.0 / alpha), 0.0),
     )
 
 
 def relu(m: Any) -> Formula:
     return (
         lambda x: m.where(x < 0.0, 0.0, x),
-        lambda y: m.where(y <= 0.0, 0.0, 1.0 + 0.0 * y),
-        lambda y: 0.0 * y,
+        lambda y: m.where(y <= 0.0, 0.0, m.full(y, 1.0)),
+        lambda y: m.full(y, 0.0),
     )
 
 
 def relu6(m: Any) -> Formula:
     return (
         lambda x: m.where(x < 0.0, 0.0, m.where(x > 6.0, 6.0, x)),
-        lambda y: m.where((y <= 0.0) | (y >= 6.0), 0.0, 1.0 + 0.0 * y),
-        lambda y: 0.0 * y,
+        lambda y: m.where((y <= 0.0) | (y >= 6.0), 0.0, m.full(y, 1.0)),
+        lambda y: m.full(y, 0.0),
     )
 
 
 def leaky_relu(m: Any) -> Formula:
     return (
         lambda x, a: m.where(x > 0.0, x, a * x),
-        lambda s, a: m.where(s > 0.0, 1.0, a + 0.0 * s),
-        lambda s, _: 0.0 * s,
+        lambda s, a: m.where(s > 0.0, 1.0, m.full(s, a)),
+        lambda s, _: m.full(s, 0.0),
     )
 
 
@@ -188,7 +193,7 @@ def squared_relu(m: Any) -> Formula:
     return (
         lambda x: m.where(x < 0.0, 0.0, x * x),
         lambda x: m.where(x < 0.0, 0.0, 2.0 * x),
-        lambda x: m.where(x > 0.0, 2.0 + 0.0 * x, 0.0),
+        lambda x: m.where(x > 0.0, m.full(x, 2.0), 0.0),
     )
 
 
@@ -197,7 +202,7 @@ def hardswish(m: Any) -> Formula:
     return (
         lambda x: x * (relu6(x + 3.0) / 6.0),
         lambda x: m.where(x <= -3.0, 0.0, m.where(x < 3.0, x / 3.0 + 0.5, 1.0)),
-        lambda x: m.where((x > -3.0) & (x < 3.0), 1.0 / 3.0 + 0.0 * x, 0.0),
+        lambda x: m.where((x > -3.0) & (x < 3.0), m.full(x, 1.0 / 3.0), 0.0),
     )
 
 
@@ -205,6 +210,6 @@ def hardsigmoid(m: Any) -> Formula:
     relu6 = m.jit(lambda x: m.where(x < 0.0, 0.0, m.where(x > 6.0, 6.0, x)))
     return (
         lambda x: relu6(x + 3.0) / 6.0,
-        lambda x: m.where((x > -3.0) & (x < 3.0), 1.0 / 6.0 + 0.0 * x, 0.0),
-        lambda x: 0.0 * x,
+        lambda x: m.where((x > -3.0) & (x < 3.0), m.full(x, 1.0 / 6.0), 0.0),
+        lambda x: m.full(x, 0.0),
     )

@@ -23,9 +23,6 @@ from ._registry import DTYPES, Activation
 
 _NAMESPACE = NAMESPACES["numba"]
 
-# Where a zero slope stops even an infinite gradient, as in torch's own piecewise functions.
-_ZERO_WINS = frozenset({"relu", "relu6", "squared_relu", "hardswish", "hardsigmoid"})
-
 # Elements below which a second thread costs more than it brings.
 _GRAIN = 32768
 
@@ -213,7 +210,7 @@ def _unary_loop(row: Activation, order: int, dtype: torch.dtype) -> Any:
 
     inline, (load, store) = _jit(forceinline=True), _storage(dtype)
     value, slope, curvature = map(inline, row.formula(_vocabulary(dtype is torch.float64)))
-    scaled = _scaled(row.name in _ZERO_WINS)
+    scaled = _scaled(row.zero_wins)
 
     def forward(x: Any, y: Any, p: Any) -> None:
         for i in range(x.size):
@@ -248,7 +245,7 @@ def _gated_loop(row: Activation, order: int, dtype: torch.dtype) -> Any:
         by_y, by_yy = slope, curvature
         slope = inline(lambda x: by_y(value(x)))
         curvature = inline(lambda x: by_yy(value(x)) * by_y(value(x)))
-    scaled = _scaled(row.name in _ZERO_WINS)
+    scaled = _scaled(row.zero_wins)
 
     def forward(gate: Any, up: Any, y: Any, _: Any) -> None:
         for i in range(gate.size):

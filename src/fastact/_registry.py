@@ -35,6 +35,7 @@ class Activation:
     defaults: tuple[float, ...] = ()
     # Whether autograd saves the output, given the parameters; None: it always saves the input.
     saves_output: Callable[..., bool] | None = None
+    zero_wins: bool = False  # a zero slope stops even an infinite gradient, as torch's
     # Fewer elements than this go to torch in "auto", without and with a gradient to record:
     # measured by benchmarks/cutoffs.py.
     cutoff: int = 2**14
@@ -175,6 +176,7 @@ _ROWS = (
         F.relu,
         f.relu,
         saves_output=_always,
+        zero_wins=True,
         cutoff=2**23,
         cutoff_grad=2**23,
     ),
@@ -185,6 +187,7 @@ _ROWS = (
         F.relu6,
         f.relu6,
         saves_output=_always,
+        zero_wins=True,
         cutoff=2**23,
         cutoff_grad=2**23,
     ),
@@ -206,6 +209,7 @@ _ROWS = (
         r"\max(x, 0)^2",
         _squared_relu,
         f.squared_relu,
+        zero_wins=True,
         cutoff=2**14,
         cutoff_grad=2**14,
     ),
@@ -215,6 +219,7 @@ _ROWS = (
         r"x \min(\max(x + 3, 0), 6) / 6",
         F.hardswish,
         f.hardswish,
+        zero_wins=True,
         cutoff=2**22,
         cutoff_grad=2**23,
     ),
@@ -224,6 +229,7 @@ _ROWS = (
         r"\min(\max(x + 3, 0), 6) / 6",
         F.hardsigmoid,
         f.hardsigmoid,
+        zero_wins=True,
         cutoff=2**23,
         cutoff_grad=2**23,
     ),

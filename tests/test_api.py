@@ -1,0 +1,201 @@
+"""The public surface: signatures, modules, and that every row has all it needs."""
+
+import copy
+import inspect
+import pickle
+import re
+
+import pytest
+import torch
+import torch.nn.functional as TF
+from support import ACTIVATIONS, CASES, GATES, ROOT
+
+import fastact
+from fastact import functional as F
+from fastact import nn
+from fastact._library import families
+
+# As torch documents those that are builtins.
+BUILTIN = {
+    "gelu": "(input: Tensor, approximate: str = 'none') -> Tensor",
+    "softplus": "(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor",
+    "logsigmoid": "(input: Tensor) -> Tensor",
+}
+MODULES = {
+    "GELU": [{}, {"approximate": "tanh"}], "SiLU": [{}, {"inplace": True}],
+    "ReLU": [{}, {"inplace": True}], "ReLU6": [{}, {"inplace": True}],
+    "LeakyReLU": [{}, {"negative_slope": 0.2}, {"inplace": True}],
+    "ELU": [{}, {"alpha": 0.5, "inplace": True}], "SELU": [{}], "CELU": [{}, {"alpha": 2.0}],
+    "Sigmoid": [{}], "Tanh": [{}], "Softplus": [{}, {"beta": 2.0, "threshold": 5.0}],
+    "LogSigmoid": [{}], "Mish": [{}], "Hardswish": [{}], "Hardsigmoid": [{}],
+    "GLU": [{}, {"dim": 0}],
+}  # fmt: skip
+OWN_MODULES = {
+    "QuickGELU": [{}], "SquaredReLU": [{}], "SwiGLU": [{}], "ReGLU": [{}], "SiLUMul": [{}],
+    "ReLUMul": [{}], "GEGLU": [{}, {"approximate": "tanh"}],
+    "GELUMul": [{}, {"approximate": "tanh"}],
+}  # fmt: skip
+# Names that do not follow from the symbol of the row.
+MODULE_OF = {"GELUTanh": "GELU", "GELUTanhMul": "GELUMul", "SiLUGLU": "SwiGLU", "GELUGLU": "GEGLU",
+             "GELUTanhGLU": "GEGLU", "ReLUGLU": "ReGLU", "SigmoidGLU": "GLU"}  # fmt: skip
+
+
+def shape_of(parameters):
+    """Name, default and type of each parameter, however the annotations are written."""
+    kinds = {"Tensor": "Tensor", "torch.Tensor": "Tensor"}
+    return [
+        (p.name, p.default,
+         kinds.get(str(getattr(p.annotation, "__name__", p.annotation)),
+                   str(getattr(p.annotation, "__name__", p.annotation))))
+        for p in parameters if p.kind is not p.KEYWORD_ONLY
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", F.__all__)
+def test_signature_is_torchs(name):
+    ours = inspect.signature(getattr(F, name))
+    theirs = getattr(TF, name, None)
+    if theirs is None:
+        assert not hasattr(torch.nn, name)
+        return
+    if name in BUILTIN:
+        assert str(ours).replace("'Tensor'", "Tensor").replace("'str'", "str").replace(
+            "'float'", "float"
+        ) == BUILTIN[name]  # fmt: skip
+        return
+    # torch leaves `input` and the result of sigmoid and tanh without annotation.
+    got, want = (shape_of(inspect.signature(f).parameters.values()) for f in (getattr(F, name), theirs))
+    assert [p[:2] for p in got] == [p[:2] for p in want]
+    assert [a[2] for a, b in zip(got, want, strict=True) if b[2] != "_empty"] == [
+        b[2] for b in want if b[2] != "_empty"
+    ]
+
+
+@pytest.mark.parametrize("name", F.__all__)
+def test_keyword_arguments(name):
+    """Every argument can be given by its name."""
+    signature = inspect.signature(getattr(F, name))
+    given = {}
+    for p in signature.parameters.values():
+        given[p.name] = torch.randn(4, 4) if p.default is p.empty else p.default
+    assert isinstance(getattr(F, name)(**given), torch.Tensor)
+
+
+def configurations(table):
+    return [pytest.param(name, kwargs, id=f"{name}{kwargs or ''}")
+            for name, all_of_them in table.items() for kwargs in all_of_them]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "kwargs"), configurations(MODULES))
+def test_module_is_torchs(name, kwargs):
+    ours, theirs = getattr(nn, name)(**kwargs), getattr(torch.nn, name)(**kwargs)
+    assert isinstance(ours, getattr(torch.nn, name))
+    assert repr(ours) == repr(theirs)
+    assert inspect.signature(type(ours)) == inspect.signature(type(theirs))
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(ours(x.clone()), theirs(x.clone()))
+    if "inplace" in kwargs:
+        y = x.clone()
+        assert ours(y) is y
+    assert ours.state_dict() == theirs.state_dict()
+    # A checkpoint of torch's loads, and the other way round.
+    torch.nn.Sequential(ours).load_state_dict(torch.nn.Sequential(theirs).state_dict())
+
+
+@pytest.mark.parametrize(("name", "kwargs"), configurations(MODULES | OWN_MODULES))
+def test_module_travels(name, kwargs):
+    """pickle, deepcopy, torch.save, train and eval, repr and state_dict."""
+    module = getattr(nn, name)(**kwargs)
+    arguments = [torch.randn(4, 6) for _ in inspect.signature(module.forward).parameters]
+    want = module(*(a.clone() for a in arguments))
+    for other in (
+        pickle.loads(pickle.dumps(module)), copy.deepcopy(module), copy.copy(module),
+        module.eval(), module.train(), module.to(torch.float64).to("cpu"),
+    ):  # fmt: skip
+        assert type(other) is getattr(nn, name)
+        assert repr(other) == repr(module)
+        assert other.state_dict() == {}
+        assert torch.equal(other(*(a.clone() for a in arguments)), want)
+    assert repr(module).startswith(f"{name}(")
+    for key, value in kwargs.items():
+        assert f"{key}={value}" in repr(module) or repr(value) in repr(module)
+
+
+def test_functional_and_nn_are_complete():
+    assert set(nn.__all__) == set(MODULES) | set(OWN_MODULES)
+    for name in nn.__all__:
+        assert hasattr(torch.nn, name) == (name in MODULES), name
+    for module in (F, nn, fastact, fastact.autograd):
+        assert all(hasattr(module, name) for name in module.__all__), module
+        assert list(module.__all__) == sorted(set(module.__all__)) or module is nn
+
+
+def test_every_row_has_a_function_a_module_and_a_kernel():
+    covered = {case.family for case in CASES}
+    for name, row in ACTIVATIONS.items():
+        assert name in covered, f"{name}: no test case"
+        public = "gelu" if name == "gelu_tanh" else name
+        assert public in F.__all__, f"{name}: no function"
+        assert MODULE_OF.get(row.symbol, row.symbol) in nn.__all__, f"{name}: no module"
+        assert len(row.parameters) == len(row.defaults), name
+        # Its parameters are the function's, in this order.
+        parameters = inspect.signature(getattr(F, public)).parameters
+        assert tuple(p for p in parameters if p not in ("input", "inplace", "approximate")) == (
+            row.parameters
+        ), name
+        assert tuple(parameters[p].default for p in row.parameters) == row.defaults
+    for family in families("fastact").values():
+        for op in (family.forward, family.backward, family.double_backward, family.inplace):
+            if op is not None:
+                assert torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CPU"), op
+                assert torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "Meta"), op
+        for suffix in ("", "Backward", "DoubleBackward"):
+            function = getattr(fastact.autograd, family.symbol + suffix)
+            assert issubclass(function, torch.autograd.Function)
+        if family.primals == 2 or family.packed:
+            symbol = MODULE_OF.get(family.symbol, family.symbol)
+            assert symbol in nn.__all__ or family.name == "sigmoid_mul", family.symbol
+    assert set(GATES) <= set(ACTIVATIONS)
+    for cutoffs in GATES.values():
+        assert len(cutoffs) == 2
+
+
+def test_every_struct_has_a_row():
+    """The list in activations.h, by the names in its structs, is the registry's."""
+    text = (ROOT / "csrc/formulas/activations.h").read_text()
+    names = dict(re.findall(r"struct (\w+) :[^}]*?name = \"(\w+)\"", text))
+
+    def listed(which):
+        (body,) = re.findall(rf"using {which} = List<([^>]+)>", text)
+        return [names[struct.strip()] for struct in body.split(",")]
+
+    assert sorted(listed("Activations")) == sorted(ACTIVATIONS)
+    assert sorted(listed("Gates")) == sorted(GATES)
+    assert sorted(names.values()) == sorted(ACTIVATIONS)
+    for name, row in ACTIVATIONS.items():
+        struct = text[text.index(f'name = "{name}"') :].split("\n};")[0]
+        arity = re.search(r"arity = (\d)", struct)
+        assert int(arity[1] if arity else 0) == len(row.parameters), name
+
+
+def test_every_name_is_documented():
+    """CONTRIBUTING, README and docs name what exists; a name in none of them is missing there."""
+    texts = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if p.exists()]
+    text = "".join(p.read_text() for p in texts)
+    if len(text) < 1000:
+        pytest.skip("the documentation is not written yet")
+    # Prose says "leaky ReLU", tables and code say leaky_relu.
+    text = text.lower().replace("_", "").replace(" ", "")
+    assert not [n for n in F.__all__ if n.replace("_", "") not in text]
+
+
+def test_docstrings():
+    """One sentence, arguments, errors, an example and a source, for every function."""
+    for name in F.__all__:
+        doc = getattr(F, name).__doc__
+        for part in ("Args:", "Raises:", "Example:", "Source:", ">>>", "float32"):
+            assert part in doc, f"{name}: {part}"
+        for parameter in inspect.signature(getattr(F, name)).parameters:
+            assert f"        {parameter}:" in doc, f"{name}: {parameter}"
+    for name in nn.__all__:
+        assert getattr(nn, name).__doc__, name

@@ -1,0 +1,241 @@
+"""Who answers a call: forcing a backend, the environment, and what "auto" leaves to torch."""
+
+import dataclasses
+import threading
+
+import pytest
+import support
+import torch
+import torch.nn.functional as TF
+from support import ISAS, python
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fastact
+from fastact import _backend, _registry
+from fastact import functional as F
+
+
+class Ops(TorchDispatchMode):
+    """Collects the names of the ops that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def ops_of(function, *args, **kwargs):
+    with Ops() as seen, torch.no_grad():
+        function(*args, **kwargs)
+    return seen.names
+
+
+def current():
+    return _backend.STATE.choice.name
+
+
+def test_context_manager_nested_and_restored():
+    assert current() == "compiled"
+    with fastact.backend("torch"):
+        assert current() == "torch"
+        with fastact.backend("auto"):
+            assert current() == "auto"
+            with pytest.raises(ZeroDivisionError), fastact.backend("compiled"):
+                raise ZeroDivisionError
+            assert current() == "auto"
+        assert current() == "torch"
+    assert current() == "compiled"
+
+
+def test_reentrant_and_reused():
+    chosen = fastact.backend("torch")
+    for _ in range(2):
+        with chosen, chosen:
+            assert current() == "torch"
+        assert current() == "compiled"
+
+
+def test_decorator():
+    @fastact.backend("torch")
+    def decorated(n):
+        """Documentation."""
+        assert current() == "torch"
+        return decorated(n - 1) if n else "done"
+
+    assert decorated(2) == "done"
+    assert decorated.__doc__ == "Documentation."
+    assert current() == "compiled"
+
+
+def test_making_one_changes_nothing():
+    fastact.backend("torch")
+    assert current() == "compiled"
+
+
+@pytest.mark.parametrize("name", ["cuda", "", "Compiled", None, 3])
+def test_unknown_name(name):
+    with pytest.raises(ValueError, match=f"auto, compiled, numba, torch; got {name!r}"):
+        fastact.backend(name)
+    assert current() == "compiled"
+
+
+def test_backends_list():
+    infos = fastact.backends()
+    assert [info.name for info in infos] == ["compiled", "numba", "torch"]
+    assert all(info.detail for info in infos)
+    assert infos[0].available
+    assert all(isa in infos[0].detail for isa in ISAS)
+    assert infos[2].available
+    assert torch.__version__ in infos[2].detail
+
+
+def test_missing_backend_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(_backend.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="'numba' is not available.*pip install numba"):
+        fastact.backend("numba")
+    monkeypatch.setattr(_backend._library.cpu(), "error", "no compiler was found; see README.md")
+    with pytest.raises(RuntimeError, match="'compiled' is not available: no compiler was found"):
+        fastact.backend("compiled")
+    assert not fastact.backends()[0].available
+    # auto is still there, and is torch.
+    with fastact.backend("auto"):
+        assert ops_of(F.gelu, torch.randn(100_000)) == ["aten::gelu"]
+
+
+def test_forced_backends_answer():
+    x = torch.randn(3)
+    assert ops_of(F.gelu, x) == ["fastact::gelu"]
+    with fastact.backend("torch"):
+        assert ops_of(F.gelu, x) == ["aten::gelu"]
+        assert ops_of(F.silu_mul, x, x) == ["aten::silu", "aten::mul.Tensor"]
+        assert ops_of(F.swiglu, torch.randn(4))[-2:] == ["aten::silu", "aten::mul.Tensor"]
+        assert ops_of(F.glu, torch.randn(4)) == ["aten::glu"]
+        assert ops_of(F.relu, x, inplace=True) == ["aten::relu_"]
+
+
+@pytest.mark.parametrize("name", support.BACKENDS)
+def test_no_cutoff_when_forced(name):
+    namespace = "fastact" if name == "compiled" else "fastact_numba"
+    with fastact.backend(name):
+        for case in support.CASES:
+            if case.dim is None:
+                x = [torch.randn(2, 2)] * case.tensors
+                assert ops_of(case.function, *x) == [f"{namespace}::{case.family}"]
+
+
+def test_every_torch_fallback_is_torchs_result():
+    with fastact.backend("torch"):
+        for case in support.CASES:
+            x = [torch.randn(4, 4, requires_grad=True) for _ in range(case.tensors)]
+            y, z = case.function(*x), case.torch(*x)
+            torch.testing.assert_close(y, z, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(*(torch.autograd.grad(t.sum(), x) for t in (y, z)))
+
+
+def subclass():
+    class Mine(torch.Tensor):
+        pass
+
+    return torch.randn(100_000).as_subclass(Mine)
+
+
+FOREIGN = {
+    "complex": lambda: torch.randn(100_000, dtype=torch.complex64),
+    "integer": lambda: torch.arange(100_000),
+    "boolean": lambda: torch.ones(100_000, dtype=torch.bool),
+    "sparse": lambda: torch.eye(1000).to_sparse(),
+    "quantised": lambda: torch.quantize_per_tensor(torch.randn(100_000), 0.1, 0, torch.qint8),
+    "meta": lambda: torch.ones(100_000, device="meta"),
+    "subclass": subclass,
+}
+WORKS = {"complex": "silu", "boolean": "sigmoid"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_auto_leaves_foreign_tensors_to_torch(kind):
+    x = FOREIGN[kind]()
+    name = WORKS.get(kind, "relu")
+    with fastact.backend("auto"):
+        ours, theirs = getattr(F, name)(x), getattr(TF, name)(x)
+        assert type(ours) is type(theirs)
+        assert ours.dtype == theirs.dtype
+        assert ours.layout == theirs.layout
+        if kind not in ("meta", "sparse"):
+            assert torch.equal(ours, theirs)
+    message = "subclass|Mine" if kind == "subclass" else str(x.dtype)
+    with pytest.raises(NotImplementedError, match=rf"relu\(\).*'compiled'.*'input'.*({message})"):
+        F.relu(x)
+
+
+def test_auto_gives_torchs_error_where_torch_fails():
+    with fastact.backend("auto"), pytest.raises(NotImplementedError, match="Long"):
+        F.gelu(torch.arange(3))
+
+
+def test_parameters_are_served():
+    parameter = torch.nn.Parameter(torch.randn(5))
+    assert ops_of(F.gelu, parameter) == ["fastact::gelu"]
+
+
+def test_cutoffs(monkeypatch):
+    """In auto a tensor below the row's cutoff goes to torch, with and without a gradient."""
+    row = dataclasses.replace(_registry.ACTIVATIONS["silu"], cutoff=10, cutoff_grad=20)
+    monkeypatch.setattr(F.activations, "_SILU", row)
+    monkeypatch.setitem(_registry.GATES, "silu", (10, 20))
+    with fastact.backend("auto"):
+        for n, wants in ((9, "aten"), (10, "fastact"), (20, "fastact")):
+            x = torch.randn(n)
+            for run in (lambda: F.silu(x), lambda: F.silu(x.clone(), inplace=True),
+                        lambda: F.silu_mul(x, x), lambda: F.swiglu(torch.cat([x, x]))):  # fmt: skip
+                assert ops_of(run)[-1].startswith(wants), n
+        for n, wants in ((19, "aten"), (20, "fastact")):
+            x = torch.randn(n, requires_grad=True)
+            for run in (lambda: F.silu(x), lambda: F.silu_mul(x, x.detach()),
+                        lambda: F.swiglu(torch.cat([x, x])),
+                        lambda: F.silu(x * 1, inplace=True)):  # fmt: skip
+                with Ops() as seen:
+                    run()
+                assert seen.names[-1].startswith(wants) or wants == "fastact", n
+                assert any(s.startswith("fastact") for s in seen.names) == (wants == "fastact"), n
+
+
+def test_choice_is_the_whole_processs():
+    seen = []
+    with fastact.backend("torch"):
+        thread = threading.Thread(target=lambda: seen.append(current()))
+        thread.start()
+        thread.join()
+    assert seen == ["torch"]
+
+
+def test_environment_with_a_missing_library():
+    """Without compiled kernels everything still works, and says why they are not there."""
+    code = """
+import fastact, torch
+info = fastact.backends()[0]
+assert not info.available and info.detail, info
+y = fastact.functional.gelu(torch.randn(100_000))
+try:
+    fastact.backend("compiled")
+except RuntimeError as error:
+    print(error)
+"""
+    result = python(code, FASTACT_LIBRARY="/nowhere/libfastact_cpu.so", FASTACT_BACKEND="auto")
+    assert result.returncode == 0, result.stderr
+    assert "'compiled' is not available" in result.stdout
+
+
+def test_use_isa():
+    cpu = support.cpu()
+    best = cpu.isa
+    for isa in ISAS:
+        with support.use_isa(isa):
+            assert cpu.isa == isa
+            assert fastact.backends()[0].detail.startswith(f"CPU, {isa}")
+    with pytest.raises(RuntimeError, match="v9"):
+        cpu.use_isa("v9")
+    assert cpu.isa == best
