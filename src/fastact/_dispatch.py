@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -44,12 +45,20 @@ def _is_served(op: str, argument: str, x: object) -> bool:
     return False
 
 
-def _check_numbers(row: Activation, parameters: tuple[Any, ...]) -> None:
+def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The parameters as the op takes them, from whatever torch takes for a number."""
+    taken = []
     for name, value in zip(row.parameters, parameters, strict=True):
+        if isinstance(value, Tensor) and value.numel() == 1 and not value.requires_grad:
+            value = value.item()
+        elif isinstance(value, Real) and not isinstance(value, (float, int)):
+            value = float(value)  # NumPy's
         if not isinstance(value, (float, int, torch.SymFloat, torch.SymInt)):
             raise TypeError(
                 f"{row.name}(): argument '{name}' must be float, not {type(value).__name__}"
             )
+        taken.append(value)
+    return tuple(taken)
 
 
 def apply(functions: Functions, records: bool, *args: Any) -> Tensor:
@@ -76,7 +85,7 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
         return row.reference(x, *parameters)
     if parameters:
-        _check_numbers(row, parameters)
+        parameters = _numbers(row, parameters)
     return apply(choice.functions[row.name], records, x, *parameters)
 
 
@@ -89,7 +98,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
         return row.reference(x, *parameters, inplace=True)
     functions = choice.functions[row.name]
-    _check_numbers(row, parameters)
+    parameters = _numbers(row, parameters)
     if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
         raise RuntimeError(
             f"{row.name}(): argument 'input' of shape {tuple(x.shape)} and strides {x.stride()} "

@@ -1,11 +1,11 @@
 """The activations' formulas in Python: value, slope and curvature over a vocabulary.
 
 A formula is a function of its vocabulary ``m``, which holds exp, expm1, erfc, tanh, sigmoid,
-softplus, where, full and jit. Over :class:`TorchMath` it is differentiable torch code, from which third
-and higher derivatives come; over the vocabulary of ``_numba.py`` it is compiled for scalars. As in
-C++, slope and curvature take the tensor that autograd saves (x, or the output y where the row says
-so), and curvature is the derivative of slope by it. Equations and sources stand in
-``csrc/formulas/activations.h``.
+softplus, where, full and jit. Over :class:`TorchMath` it is differentiable torch code, from which
+third and higher derivatives come; over the vocabulary of ``_numba.py`` it is compiled for
+scalars. As in C++, slope and curvature take the tensor that autograd saves (x, or the output y
+where the row says so), and curvature is the derivative of slope by it. Equations and sources
+stand in ``csrc/formulas/activations.h``.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def softplus(m: Any) -> Formula:
 
 def logsigmoid(m: Any) -> Formula:
     return (
-        lambda x: -m.softplus(-x),
+        lambda x: 0.0 - m.softplus(-x),  # +0 where it underflows, as torch
         lambda x: m.sigmoid(-x),
         lambda x: -m.sigmoid(x) * m.sigmoid(-x),
     )

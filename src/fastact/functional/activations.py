@@ -265,6 +265,8 @@ def tanh(input: Tensor) -> Tensor:
         >>> import torch, fastact
         >>> fastact.functional.tanh(torch.tensor([-1.0, 0.0, 1.0]))
         tensor([-0.7616,  0.0000,  0.7616])
+
+    Source: LeCun et al. 1998, Efficient BackProp, for its use as an activation.
     """
     return unary(_TANH, input)
 
@@ -303,6 +305,8 @@ def logsigmoid(input: Tensor) -> Tensor:
         >>> import torch, fastact
         >>> fastact.functional.logsigmoid(torch.tensor([-1.0, 0.0, 1.0]))
         tensor([-1.3133, -0.6931, -0.3133])
+
+    Source: the logarithm of :func:`sigmoid`, computed without overflow.
     """
     return unary(_LOGSIGMOID, input)
 
