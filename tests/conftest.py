@@ -3,11 +3,10 @@
 import os
 
 import pytest
+import support
 import torch
 
 import fastact
-
-import support
 
 
 def pytest_addoption(parser):

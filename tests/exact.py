@@ -103,6 +103,8 @@ def derivatives(name: str, parameters: tuple[float, ...], dtype: torch.dtype):
 
         at = [mpf(x) for x in points(dtype).tolist()]
         return [
-            _split([function(x) if n == 0 else mp.diff(function, x, n, h=mpf(10) ** -60) for x in at])
+            _split(
+                [function(x) if n == 0 else mp.diff(function, x, n, h=mpf(10) ** -60) for x in at]
+            )
             for n in range(3)
         ]

@@ -26,6 +26,8 @@ from fastact import functional as F
 from fastact._library import cpu
 from fastact._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
+__all__ = ["ACTIVATIONS", "DTYPES", "GATES"]  # for the tests, beside what is defined here
+
 ROOT = Path(__file__).parent.parent
 ISAS = cpu().isas
 # Another backend with kernels of its own joins where it is installed and written.
@@ -42,6 +44,7 @@ UNUSUAL = {
     "celu": [(1.3,), (-0.7,)],
     "leaky_relu": [(-0.3,), (0.0,), (1.5,)],
 }
+
 
 def _sigmoid(w: Tensor) -> Tensor:
     # Not torch.sigmoid: its derivative y (1 - y) cancels where y is close to 1. Below -350 it is
@@ -289,8 +292,9 @@ def assert_within(
 
 
 # In ulp of the dtype, of |exact| plus how far a change of each input (or of the saved output) by
-# its own size moves the result. A kernel's bound is 4 ulp, at most two follow each other here, and in
-# float64 the reference itself has as much; 16-bit results are rounded after each of up to four steps.
+# its own size moves the result. A kernel's bound is about 4 ulp, and at most two follow each other;
+# in float64 the reference itself has as much; 16-bit results are rounded after each of up to
+# four steps.
 TOLERANCE = {torch.float32: 8, torch.float64: 16, torch.bfloat16: 2.5, torch.float16: 2.5}
 
 
@@ -313,9 +317,7 @@ def expected(case: Case, tensors: tuple[Tensor, ...], grad: Tensor, v: tuple[Ten
     def derivatives(outputs, inputs, by):
         if not outputs.requires_grad:
             return [torch.zeros_like(t) for t in inputs]
-        return torch.autograd.grad(
-            outputs, inputs, by, create_graph=True, materialize_grads=True
-        )
+        return torch.autograd.grad(outputs, inputs, by, create_graph=True, materialize_grads=True)
 
     y = case.exact(*operands)
     firsts = derivatives(y, operands, g)

@@ -42,7 +42,9 @@ def scales(case, x, value, slope, curvature):
         ratio = torch.where(x == 0, 0.0, value / x)
         other = slope - ratio
         term = torch.where(x == 0, 0.0, 2 * other / x)
-        return torch.maximum(ratio.abs(), other.abs()), torch.maximum(term.abs(), (curvature - term).abs())
+        return torch.maximum(ratio.abs(), other.abs()), torch.maximum(
+            term.abs(), (curvature - term).abs()
+        )
     if case.slope_from_output and case.row.name in FROM_OUTPUT:
         return FROM_OUTPUT[case.row.name] * value.abs().clamp(max=2), curvature
     return slope, curvature

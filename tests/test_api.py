@@ -64,7 +64,9 @@ def test_signature_is_torchs(name):
         ) == BUILTIN[name]  # fmt: skip
         return
     # torch leaves `input` and the result of sigmoid and tanh without annotation.
-    got, want = (shape_of(inspect.signature(f).parameters.values()) for f in (getattr(F, name), theirs))
+    got, want = (
+        shape_of(inspect.signature(f).parameters.values()) for f in (getattr(F, name), theirs)
+    )
     assert [p[:2] for p in got] == [p[:2] for p in want]
     assert [a[2] for a, b in zip(got, want, strict=True) if b[2] != "_empty"] == [
         b[2] for b in want if b[2] != "_empty"

@@ -56,7 +56,9 @@ def test_every_unary_op_fullgraph():
 
     compiled = torch.compile(all_of_them, fullgraph=True, backend="aot_eager")
     same_with_gradients(all_of_them, compiled, torch.randn(5, 7))
-    assert len([n for n in graph_nodes(all_of_them, torch.randn(3)) if "fastact" in n]) == len(UNARY)
+    assert len([n for n in graph_nodes(all_of_them, torch.randn(3)) if "fastact" in n]) == len(
+        UNARY
+    )
 
 
 def test_every_gated_op_fullgraph():

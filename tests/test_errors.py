@@ -15,7 +15,8 @@ M = torch.randn(4, 6)
 
 # (what, call, torch's call or None, exception, parts of the message)
 TABLE = [
-    ("list", lambda: F.gelu([1.0]), lambda: TF.gelu([1.0]), TypeError, ["gelu()", "'input'", "list"]),
+    ("list", lambda: F.gelu([1.0]), lambda: TF.gelu([1.0]), TypeError,
+     ["gelu()", "'input'", "list"]),
     ("None", lambda: F.relu(None), lambda: TF.relu(None), TypeError, ["relu()", "'input'", "None"]),
     ("numpy", lambda: F.silu(X.numpy()), lambda: TF.silu(X.numpy()), TypeError,
      ["silu()", "'input'", "ndarray"]),
@@ -33,9 +34,10 @@ TABLE = [
      ["leaky_relu()", "negative_slope", "str"]),
     ("negative_slope None", lambda: F.leaky_relu(X, None), lambda: TF.leaky_relu(X, None),
      TypeError, ["leaky_relu()", "negative_slope", "None"]),
-    ("alpha str", lambda: F.elu(X, "a"), lambda: TF.elu(X, "a"), TypeError, ["elu()", "alpha", "str"]),
-    ("alpha str, in place", lambda: F.elu(X.clone(), "a", True), lambda: TF.elu(X.clone(), "a", True),
-     TypeError, ["elu()", "alpha", "str"]),
+    ("alpha str", lambda: F.elu(X, "a"), lambda: TF.elu(X, "a"), TypeError,
+     ["elu()", "alpha", "str"]),
+    ("alpha str, in place", lambda: F.elu(X.clone(), "a", True),
+     lambda: TF.elu(X.clone(), "a", True), TypeError, ["elu()", "alpha", "str"]),
     ("beta list", lambda: F.softplus(X, [1]), lambda: TF.softplus(X, [1]), TypeError,
      ["softplus()", "beta", "list"]),
     ("alpha of celu 0", lambda: F.celu(X, 0.0), lambda: TF.celu(X, 0.0), RuntimeError,
@@ -44,8 +46,8 @@ TABLE = [
      ["swiglu()", "'input'", "(3, 5)", "even"]),
     ("odd glu", lambda: F.glu(torch.randn(3, 4), 0), lambda: TF.glu(torch.randn(3, 4), 0),
      RuntimeError, ["glu()", "'input'", "(3, 4)", "dimension 0", "3"]),
-    ("no dimension", lambda: F.geglu(torch.randn(())), lambda: TF.glu(torch.randn(())), RuntimeError,
-     ["geglu()", "'input'"]),
+    ("no dimension", lambda: F.geglu(torch.randn(())), lambda: TF.glu(torch.randn(())),
+     RuntimeError, ["geglu()", "'input'"]),
     ("dim too large", lambda: F.glu(M, 2), lambda: TF.glu(M, 2), IndexError, ["[-2, 1]", "2"]),
     ("dim too small", lambda: F.glu(M, -3), lambda: TF.glu(M, -3), IndexError, ["[-2, 1]", "-3"]),
     ("dim str", lambda: F.glu(M, "a"), lambda: TF.glu(M, "a"), TypeError, ["glu()", "dim", "str"]),
@@ -91,7 +93,7 @@ def test_bad_input(call, theirs, error, parts, backend):
 def test_devices():
     other = torch.ones(4, 6, device="meta")
     for gate, up, name in ((M, other, "up"), (other, M, "gate")):
-        with fastact.backend("auto"), pytest.raises(RuntimeError, match="(?s)(?=.*cpu)(?=.*meta)"):
+        with fastact.backend("auto"), pytest.raises(RuntimeError, match=r"(?s)(?=.*cpu)(?=.*meta)"):
             F.silu_mul(gate, up)
         with pytest.raises((RuntimeError, NotImplementedError), match=f"silu_mul.*{name}.*meta"):
             F.silu_mul(gate, up)
@@ -101,7 +103,11 @@ def test_large_tensors_get_the_same_errors_in_auto():
     """Above the cutoff our kernels answer, below torch does."""
     large = torch.randn(1000, 1000)
     with fastact.backend("auto"):
-        for bad in (lambda: F.leaky_relu(large, "a"), lambda: F.gelu(large, 3), lambda: F.elu(large, None)):
+        for bad in (
+            lambda: F.leaky_relu(large, "a"),
+            lambda: F.gelu(large, 3),
+            lambda: F.elu(large, None),
+        ):
             with pytest.raises(TypeError):
                 bad()
         with pytest.raises(RuntimeError, match="celu"):
@@ -117,10 +123,8 @@ def test_parameters_that_are_numbers_in_torch(value):
     torch.testing.assert_close(*(torch.autograd.grad(t.sum(), x) for t in (y, z)))
 
 
-@pytest.mark.parametrize("case", INPLACE, ids=labels)
+@pytest.mark.parametrize("case", [c for c in INPLACE if c.parameters], ids=labels)
 def test_nothing_is_written_before_the_checks(case):
-    if not case.parameters:
-        pytest.skip("no parameter to get wrong")
     x = torch.full((4,), -0.5)
     with pytest.raises(TypeError):
         getattr(F, case.family)(x, *["bad"] * len(case.parameters), inplace=True)

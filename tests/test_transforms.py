@@ -1,14 +1,14 @@
-"""torch.func: vmap, grad, jvp, vjp, hessian, every mix of forward and reverse, per-sample gradients."""
+"""torch.func: vmap, grad, jvp, vjp, hessian, mixes of forward and reverse, per-sample gradients."""
 
 import itertools
 
-import fastact
 import pytest
 import support
 import torch
 from support import CASES, GATED, UNARY, labels
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
+import fastact
 from fastact import functional as F
 
 CLOSE = torch.testing.assert_close
@@ -100,7 +100,8 @@ def test_hessian(case):
     x = tensors(case, 2, 2)
     every = tuple(range(case.tensors))
     ours, theirs = (
-        hessian(lambda *t, f=f: f(*t).square().sum(), every)(*x) for f in (case.function, exact(case))
+        hessian(lambda *t, f=f: f(*t).square().sum(), every)(*x)
+        for f in (case.function, exact(case))
     )
     CLOSE(ours, theirs)
 
@@ -179,7 +180,9 @@ def test_functions_under_transforms():
             torch.autograd.grad(f(*leaves).sum(), leaves),
             torch.autograd.grad(case.function(*leaves).sum(), leaves),
         )
-        CLOSE(grad(lambda *t, f=f: f(*t).sum())(*x), torch.autograd.grad(f(*leaves).sum(), leaves)[0])
+        CLOSE(
+            grad(lambda *t, f=f: f(*t).sum())(*x), torch.autograd.grad(f(*leaves).sum(), leaves)[0]
+        )
         CLOSE(jvp(f, x, x), jvp(exact(case), x, x))
         if case.dim is None:
             CLOSE(vmap(f)(*x), f(*x))
@@ -226,7 +229,9 @@ def test_registered_backward_called_directly():
     assert torch.autograd.gradgradcheck(ops.gelu_backward, (g, x), check_fwd_over_rev=True)
     assert torch.autograd.gradcheck(ops.gelu_double_backward, (v, g, x))
     assert torch.autograd.gradcheck(ops.silu_mul_backward, (g, x, v), check_forward_ad=True)
-    assert torch.autograd.gradcheck(ops.tanh_backward, (g, x.detach().tanh().requires_grad_()), check_forward_ad=True)
+    assert torch.autograd.gradcheck(
+        ops.tanh_backward, (g, x.detach().tanh().requires_grad_()), check_forward_ad=True
+    )
 
 
 def network():
