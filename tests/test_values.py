@@ -51,6 +51,23 @@ def test_layout_of_the_gradient(case):
         check(case, *tensors, name=f"{name} gradient", grad=grad, v=v)
 
 
+@pytest.mark.parametrize("case", CASES, ids=labels)
+def test_without_recording(case):
+    """A call that records nothing takes another way to the same kernel: equal bits and strides."""
+    for dtype in DTYPES:
+        everything = {**support.layouts(dtype), "long": torch.randn(150_006).to(dtype)}
+        if case.dim == 0:
+            del everything["long"]
+        for name, x in everything.items():
+            tensors = arguments(case, x)
+            plain = case.function(*tensors)
+            recorded = case.function(*(t.detach().requires_grad_() for t in tensors))
+            assert recorded.requires_grad
+            assert not plain.requires_grad
+            assert torch.equal(plain, recorded), f"{case.label} {dtype} {name}"
+            assert plain.stride() == recorded.stride(), f"{case.label} {dtype} {name}"
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=labels)
 @pytest.mark.parametrize("case", CASES, ids=labels)
 def test_lengths_around_the_vector_width(case, dtype):
@@ -97,6 +114,8 @@ def test_strides_are_torchs(case, layout):
     x = support.layouts(torch.float32)[layout]
     ours = [t.detach().requires_grad_() for t in arguments(case, x)]
     y, theirs = case.function(*ours), case.torch(*ours)
+    with torch.no_grad():
+        assert case.function(*ours).stride() == theirs.stride(), f"{case.label} without recording"
     assert y.stride() == theirs.stride(), f"{case.label} value"
     if case.family in ("gelu", "relu"):
         grads = [torch.autograd.grad(t, ours, torch.ones_like(t))[0] for t in (y, theirs)]
