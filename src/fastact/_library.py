@@ -44,7 +44,6 @@ class Family:
     symbol: str
     activation: Activation
     primals: int  # tensor arguments of forward
-    constants: tuple[str, ...]  # the schema of the other arguments
     saves_output: Callable[..., bool]
     forward: Any  # OpOverloads
     backward: Any
@@ -222,7 +221,6 @@ def families(namespace: str) -> dict[str, Family]:
             spec.symbol,
             spec.activation,
             len(spec.primals),
-            spec.constants,
             spec.saves_output,
             getattr(ops, spec.name).default,
             getattr(ops, f"{spec.name}_backward").default,
