@@ -37,6 +37,15 @@ def test_values_and_gradients(case):
         check(case, *arguments(case, x), name=name)
 
 
+def test_strides_are_those_of_the_compiled_kernels():
+    for name in LAYOUTS:
+        x = support.layouts(torch.float32)[name]
+        for function in (F.silu, F.swiglu, lambda t: F.silu_mul(t, t)):
+            ours = function(x)
+            with fastact.backend("compiled"):
+                assert ours.stride() == function(x).stride(), name
+
+
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if d != torch.float32], ids=labels)
 @pytest.mark.parametrize("case", FEW, ids=labels)
 def test_other_dtypes(case, dtype):

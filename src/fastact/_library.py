@@ -189,7 +189,7 @@ def _fakes(spec: _Spec) -> list[Callable[..., Any]]:
 
     def double_backward(*args: Any) -> Any:
         saved, constants = args[n + 1 : 2 * n + 1], args[2 * n + 1 :]
-        like = saved[0] if not spec.packed else spec.like(*saved, *constants)
+        like = spec.like(*saved, *constants)
         return (empty_like(like), *(empty_like(t) for t in saved))
 
     return [forward, backward, double_backward]

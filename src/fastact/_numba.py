@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import NAMESPACES, Family, families, gate_and_up, library
+from ._library import NAMESPACES, Family, empty_like, families, gate_and_up, library
 from ._registry import DTYPES, Activation
 
 _NAMESPACE = NAMESPACES["numba"]
@@ -353,20 +353,20 @@ def _kernels(family: Family) -> tuple[Callable[..., Any], ...]:
 
     def forward(*args: Any) -> Tensor:
         constants = args[n:]
-        y = torch.empty_like(family.like(*args))
+        y = empty_like(family.like(*args))
         run(0, operands(args[:n], constants), (y,), constants)
         return y
 
     def backward(grad: Tensor, *args: Any) -> Any:
         saved, constants = args[:n], args[n:]
-        grads = tuple(torch.empty_like(t) for t in saved)
+        grads = tuple(empty_like(t) for t in saved)
         run(1, (grad, *operands(saved, constants)), operands(grads, constants), constants)
         return grads if n > 1 else grads[0]
 
     def double_backward(*args: Any) -> tuple[Tensor, ...]:
         v, grad, saved, constants = args[:n], args[n], args[n + 1 : 2 * n + 1], args[2 * n + 1 :]
-        grad_grad = torch.empty_like(family.like(*saved, *constants))
-        grads = tuple(torch.empty_like(t) for t in saved)
+        grad_grad = empty_like(family.like(*saved, *constants))
+        grads = tuple(empty_like(t) for t in saved)
         inputs = (*operands(v, constants), grad, *operands(saved, constants))
         run(2, inputs, (grad_grad, *operands(grads, constants)), constants)
         return grad_grad, *grads
