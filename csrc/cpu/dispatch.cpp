@@ -5,6 +5,23 @@
 #include <vector>
 
 namespace fastact::cpu {
+// The tables of an instruction set, from its object files.
+#define FASTACT_TABLES(isa)                                                                           \
+  extern const PointwiseTable pointwise_##isa;                                                        \
+  extern const SoftmaxTable softmax_##isa, log_softmax_##isa;                                         \
+  extern const CrossEntropyTable cross_entropy_##isa;                                                 \
+  const BceKernels& bce_##isa(DType, bool, bool, bool);                                               \
+  static const Table table_##isa = {pointwise_##isa, softmax_##isa, log_softmax_##isa,                \
+                                    cross_entropy_##isa, bce_##isa};
+
+#if defined(__x86_64__)
+FASTACT_TABLES(v2)
+FASTACT_TABLES(v3)
+FASTACT_TABLES(v4)
+#else
+FASTACT_TABLES(generic)
+#endif
+
 namespace {
 
 struct Build {
@@ -12,16 +29,6 @@ struct Build {
   const Table* table;
   bool supported;
 };
-
-}  // namespace
-
-#if defined(__x86_64__)
-extern const Table table_v2, table_v3, table_v4;
-#else
-extern const Table table_generic;
-#endif
-
-namespace {
 
 // Best first.
 const std::vector<Build>& builds() {

@@ -1,9 +1,10 @@
-// What one instruction set's object file exports: a table of kernels on raw pointers, each a serial
-// loop over n elements. Kernel k of an activation stands at the activation's position in the list of
-// formulas/activations.h.
+// What one instruction set's object files export: tables of serial kernels on raw pointers.
 #pragma once
 
 #include <stdint.h>
+
+#include "bce.h"
+#include "rows.h"
 
 namespace fastact::cpu {
 
@@ -25,9 +26,27 @@ struct GatedKernels {
   Kernel double_backward;  // v_gate, v_up, grad, gate, up, grad_grad, grad_gate, grad_up
 };
 
-struct Table {
+// By position in the lists of formulas/activations.h.
+struct PointwiseTable {
   const UnaryKernels (*unary)[dtype_count];
   const GatedKernels (*gated)[dtype_count];
+};
+
+// The second index is Rows::lane_is_row().
+struct SoftmaxTable {
+  SoftmaxKernels at[dtype_count][2];
+};
+struct CrossEntropyTable {
+  CrossEntropyKernels at[dtype_count][2];
+};
+
+using BceTable = const BceKernels& (*)(DType dtype, bool reduced, bool weighted, bool pos_weighted);
+
+struct Table {
+  const PointwiseTable& pointwise;
+  const SoftmaxTable &softmax, &log_softmax;
+  const CrossEntropyTable& cross_entropy;
+  BceTable bce;
 };
 
 }  // namespace fastact::cpu

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <array>
@@ -28,6 +29,13 @@ inline void check_alike(const char* op, std::initializer_list<const Tensor*> ten
       STD_TORCH_CHECK(t->size(d) == first.size(d), "fastact::", op,
                       ": expected all tensors to have one shape");
   }
+}
+
+// Whether elements lie at the same places of both.
+inline bool have_one_layout(const Tensor& a, const Tensor& b) {
+  for (int64_t d = 0; d < a.dim(); ++d)
+    if (a.size(d) != 1 && a.stride(d) != b.stride(d)) return false;
+  return true;
 }
 
 // Kernels answers forward(dtype), backward(dtype) and double_backward(dtype) with a PointwiseKernel.

@@ -4,36 +4,13 @@
 #include <array>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "parallel.h"
 
 namespace fastact {
 namespace {
 
 constexpr int max_operands = 8;
 using Pointers = std::array<char*, max_operands>;
-
-// Elements below which a second thread costs more than it brings; torch's own figure.
-constexpr int64_t grain = 32768;
-
-// torch's parallel_for costs microseconds even where it runs on the calling thread only.
-template <class Body>
-void parallel(int64_t n, const Body& body) {
-  if (n <= grain) return body(int64_t(0), n);
-  torch::stable::parallel_for(0, n, grain, body);
-}
-
-// Fresh memory is zeroed by the kernel page by page at its first touch, which costs more than the
-// activation; with 2 MiB pages it costs a fifth (docs/design.md, "Page faults").
-void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = uintptr_t(2) << 20;
-  uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) & ~(page - 1);
-  uintptr_t end = (reinterpret_cast<uintptr_t>(data) + uintptr_t(bytes)) & ~(page - 1);
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-}
 
 // The common iteration space: outermost dimension first, without those of size 1, merged where every
 // operand allows it.
@@ -77,7 +54,7 @@ struct Walk {
 void run(PointwiseKernel kernel, const double* params, const Walk& walk, const Pointers& data,
          size_t count, int64_t itemsize, int64_t numel) {
   const int64_t inner = walk.dims.empty() ? 1 : walk.dims.back().size;
-  parallel(numel, [&](int64_t begin, int64_t end) {
+  parallel(numel, grain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
       const int64_t column = begin % inner;
       const int64_t n = std::min(end - begin, inner - column);
@@ -101,26 +78,7 @@ Pointers data_of(std::span<const Tensor> operands) {
   return data;
 }
 
-// Whether x is contiguous, but not in its strides along dimensions of size 1, or being empty: outputs
-// have the strides of a fresh tensor then.
-bool has_odd_strides(const Tensor& x) {
-  if (!x.is_contiguous()) return false;
-  int64_t expected = 1;
-  for (int64_t d = x.dim() - 1; d >= 0; --d) {
-    if (x.stride(d) != expected) return true;
-    expected *= std::max<int64_t>(x.size(d), 1);
-  }
-  return false;
-}
-
 }  // namespace
-
-Tensor allocate_like(const Tensor& x) {
-  Tensor y = has_odd_strides(x) ? torch::stable::new_empty(x, x.sizes()) : torch::stable::empty_like(x);
-  const int64_t bytes = y.numel() * int64_t(y.element_size());
-  if (bytes >= int64_t(4) << 20) advise_huge_pages(y.data_ptr(), bytes);
-  return y;
-}
 
 void pointwise(PointwiseKernel kernel, const double* params, std::span<Tensor> operands, int inputs) {
   const size_t count = operands.size();
@@ -131,7 +89,7 @@ void pointwise(PointwiseKernel kernel, const double* params, std::span<Tensor> o
   if (std::all_of(operands.begin(), operands.end(),
                   [](const Tensor& t) { return t.is_contiguous(); })) {
     const Pointers data = data_of(operands);
-    return parallel(numel, [&](int64_t begin, int64_t end) {
+    return parallel(numel, grain, [&](int64_t begin, int64_t end) {
       Pointers at = data;
       for (size_t i = 0; i < count; ++i) at[i] += begin * itemsize;
       kernel(reinterpret_cast<void* const*>(at.data()), end - begin, params);

@@ -10,21 +10,32 @@ already peeled off; so no Function needs ``setup_context`` or a vmap rule of its
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from . import _private
-from ._library import Family, families, library
+from ._family import Family, as_tuple
+from ._library import families, library
+from ._pointwise import PointwiseFamily
 from ._private import below_autograd, dual_level_active, functorch_active
 
 
 def transforms_active() -> bool:
     """Whether a call has to go through the dispatcher: compiling, functorch, or dual numbers."""
     return torch.compiler.is_compiling() or functorch_active() or dual_level_active()
+
+
+def may_be_tracked(t: object) -> bool:
+    """Whether anybody may differentiate by a tensor, at any level; a copy of none is taken."""
+    return isinstance(t, Tensor) and (
+        t.requires_grad
+        or (functorch_active() and _private.is_functorch_wrapped(t))
+        or (dual_level_active() and forward_ad.unpack_dual(t).tangent is not None)
+    )
 
 
 class Op(Function):
@@ -69,7 +80,7 @@ def _run(overload: Any, *args: Any) -> Any:
         return overload(*args)
 
 
-def _save(ctx: Any, tensors: tuple[Tensor, ...]) -> None:
+def _save(ctx: Any, tensors: tuple[Tensor | None, ...]) -> None:
     ctx.save_for_backward(*tensors)
     if not torch.compiler.is_dynamo_compiling() and dual_level_active():
         ctx.save_for_forward(*tensors)
@@ -107,42 +118,48 @@ class Functions:
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        n = family.primals
+        n, m, tensors = family.primals, family.outputs, family.tensors
         forward_op, backward_op = family.forward, family.backward
         double_op = family.double_backward
-        saves_output = family.saves_output
-        composition = family.composition
-
-        def as_tuple(result: Any) -> tuple[Tensor, ...]:
-            return (result,) if isinstance(result, Tensor) else tuple(result)
+        find_saved, find_passive = family.saved, family.passive
 
         class Forward(Op):
             symbol = family.symbol
             overload = forward_op
 
             @staticmethod
-            def forward(ctx: Any, *args: Any) -> Tensor:
-                y: Tensor = _run(forward_op, *args)
-                ctx.constants = constants = args[n:]
-                _save(ctx, (y,) if saves_output(*constants) else args[:n])
-                return y
+            def forward(ctx: Any, *args: Any) -> Any:
+                result = _run(forward_op, *args)
+                outputs = as_tuple(result)
+                ctx.constants = constants = args[tensors:]
+                _save(ctx, find_saved(args, outputs))
+                if passive := find_passive(constants):
+                    ctx.mark_non_differentiable(*(outputs[i] for i in passive))
+                    ctx.set_materialize_grads(False)
+                ctx.count = len(outputs)
+                return result
 
             @staticmethod
-            def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-                constants = ctx.constants
-                grads = _call(backward_op, Backward, grad, *ctx.saved_tensors, *constants)
-                return (*as_tuple(grads), *(None,) * len(constants))
+            def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+                saved, constants = ctx.saved_tensors, ctx.constants
+                rest = (None,) * (tensors - n + len(constants))
+                if all(grad is None for grad in grads[:m]):
+                    return (*(None,) * n, *rest)
+                result = _call(backward_op, Backward, *grads[:m], *saved, *constants)
+                return (*as_tuple(result), *rest)
 
             @staticmethod
             def jvp(ctx: Any, *tangents: Any) -> Any:
                 saved, constants = ctx.saved_tensors, ctx.constants
-                if n == 1 and not family.packed:
+                if family.symmetric:
                     return Backward.apply(tangents[0], *saved, *constants)
-                # What forward-mode AD asks for is double_backward's first result, which does not
-                # depend on grad.
-                v = _materialize(tangents[:n], saved)
-                grad = torch.zeros_like(family.like(*saved, *constants))
-                return Double.apply(*v, grad, *saved, *constants)[0]
+                v = _materialize(tangents[:n], saved[:n])
+                no_grads = family.no_grads(saved, constants)
+                result = as_tuple(Double.apply(*v, *no_grads, *saved, *constants))
+                if ctx.count == 1:
+                    return result[0]
+                passive = find_passive(constants)
+                return tuple(None if i in passive else result[i] for i in range(ctx.count))
 
         class Backward(Op):
             symbol = f"{family.symbol}Backward"
@@ -151,25 +168,35 @@ class Functions:
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
                 grads = _run(backward_op, *args)
-                _save(ctx, args[: n + 1])
-                ctx.constants = args[n + 1 :]
+                count = m + family.saves
+                _save(ctx, args[:count])
+                ctx.constants = args[count:]
                 return grads
 
             @staticmethod
             def backward(ctx: Any, *v: Tensor) -> tuple[Any, ...]:
-                constants = ctx.constants
-                grads = _call(double_op, Double, *v, *ctx.saved_tensors, *constants)
-                return (*grads, *(None,) * len(constants))
+                inputs, constants = ctx.saved_tensors, ctx.constants
+                result = as_tuple(_call(double_op, Double, *v, *inputs, *constants))
+                by_grads = (
+                    None if grad is None else by
+                    for by, grad in zip(result[:m], inputs, strict=False)
+                )
+                by_saved = (None,) * n if family.linear else result[m:]
+                return (*by_grads, *by_saved, *(None,) * (family.saves - n + len(constants)))
 
             @staticmethod
-            def jvp(ctx: Any, grad_tangent: Any, *tangents: Any) -> Any:
-                (grad, *saved), constants = ctx.saved_tensors, ctx.constants
+            def jvp(ctx: Any, *tangents: Any) -> Any:
+                inputs, constants = ctx.saved_tensors, ctx.constants
+                grads, saved = inputs[:m], inputs[m:]
                 terms = []
-                if grad_tangent is not None:
-                    terms.append(as_tuple(Backward.apply(grad_tangent, *saved, *constants)))
-                if any(t is not None for t in tangents[:n]):
-                    v = _materialize(tangents[:n], saved)
-                    terms.append(Double.apply(*v, grad, *saved, *constants)[1:])
+                if any(t is not None for t in tangents[:m]):
+                    moved = tangents[:m] if m > 1 else _materialize(tangents[:1], grads)
+                    terms.append(as_tuple(Backward.apply(*moved, *saved, *constants)))
+                if any(t is not None for t in tangents[m : m + n]) and not family.linear:
+                    v = _materialize(tangents[m : m + n], saved[:n])
+                    terms.append(Double.apply(*v, *grads, *saved, *constants)[m:])
+                if not terms:
+                    return None if n == 1 else (None,) * n
                 total = _sum(terms)
                 return total[0] if n == 1 else total
 
@@ -179,24 +206,32 @@ class Functions:
 
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
-                grads = _run(double_op, *args)
-                ctx.save_for_backward(*args[: 2 * n + 1])
-                ctx.constants = args[2 * n + 1 :]
-                return grads
+                result = _run(double_op, *args)
+                count = n + m + family.saves
+                ctx.save_for_backward(*args[:count])
+                ctx.constants = args[count:]
+                return result
 
             # The third derivative and above, by composition.
             @staticmethod
             def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
-                constants = ctx.constants
+                inputs, constants = ctx.saved_tensors, ctx.constants
+                moving = [i for i in range(n + m + n) if inputs[i] is not None]
 
                 def composed(*tensors: Tensor) -> tuple[Tensor, ...]:
-                    return composition(*tensors, *constants)
+                    args = list(inputs)
+                    for i, tensor in zip(moving, tensors, strict=True):
+                        args[i] = tensor
+                    return as_tuple(family.composition(*args, *constants))
 
-                pullback = torch.func.vjp(composed, *ctx.saved_tensors)[1]
-                return (*pullback(cotangents), *(None,) * len(constants))
+                pullback = torch.func.vjp(composed, *(inputs[i] for i in moving))[1]
+                grads = [None] * (len(inputs) + len(constants))
+                for i, grad in zip(moving, pullback(cotangents), strict=True):
+                    grads[i] = grad
+                return tuple(grads)
 
         self.forward, self.backward, self.double_backward = Forward, Backward, Double
-        self.inplace = None if family.inplace is None else self._inplace(Backward)
+        self.inplace = self._inplace(Backward) if isinstance(family, PointwiseFamily) and family.overwrites else None
 
     def _inplace(self, backward: type[Op]) -> type[Op]:
         family = self.family
@@ -250,26 +285,6 @@ def _autograd_kernel(function: type[Op], composition: Any = None) -> Callable[..
     return kernel
 
 
-def _vmap_rule(overload: Any, family: Family) -> Callable[..., Any]:
-    """Every op is elementwise: batch dimensions go first, and a packed dimension moves by one."""
-
-    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
-        batched = []
-        for arg, dim in zip(args, in_dims, strict=True):
-            if not isinstance(arg, Tensor):
-                batched.append(arg)
-            elif dim is None:
-                batched.append(arg.expand(info.batch_size, *arg.shape))
-            else:
-                batched.append(arg.movedim(dim, 0))
-        if family.packed:
-            batched[-2] += 1
-        result = overload(*batched)
-        return result, (0 if isinstance(result, Tensor) else (0,) * len(result))
-
-    return rule
-
-
 def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., None]]:
     name = overload.name()
 
@@ -290,18 +305,55 @@ def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., 
 
 
 @cache
+def inplace_cross_entropy() -> type[Op]:
+    """cross_entropy whose backward writes the gradient over the logits, in eager code."""
+    family = families("fastact")["cross_entropy"]
+    forward = functions("fastact")["cross_entropy"].forward
+
+    class InplaceBackward(Op):
+        symbol = "CrossEntropyInplaceBackward"
+        overload = family.forward
+
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            return forward.forward(ctx, *args)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+            saved, constants = ctx.saved_tensors, ctx.constants
+            rest = (None,) * (2 + len(constants))
+            if all(grad is None for grad in grads[:3]):
+                return (None, *rest)
+            if torch.is_grad_enabled():
+                raise RuntimeError(
+                    "cross_entropy(): with inplace_backward=True the gradient overwrites the "
+                    "logits, and cannot be differentiated again; leave out either "
+                    "inplace_backward or create_graph"
+                )
+            logits = saved[0].detach()
+            with below_autograd():
+                family.inplace(*grads[:3], logits, *saved[1:], *constants)
+            # Whoever else has saved the logits is refused them from now on.
+            torch.autograd.graph.increment_version(logits)
+            return (logits, *rest)
+
+    return InplaceBackward
+
+
+@cache
 def functions(namespace: str) -> dict[str, Functions]:
     """Registers autograd and vmap for every op of a namespace; returns its Functions by name."""
     lib = library(namespace)
     result = {}
     for name, family in families(namespace).items():
         made = result[name] = Functions(family)
-        for function in (made.forward, made.backward, made.double_backward):
+        ops = (made.forward, made.backward, made.double_backward)
+        for function, rule in zip(ops, family.batching, strict=True):
             overload = function.overload
             third = family.composition if function is made.double_backward else None
             lib.impl(overload._opname, _autograd_kernel(function, third), "Autograd")
-            torch.library.register_vmap(overload.name(), _vmap_rule(overload, family), lib=lib)
-        if family.inplace is not None:
+            torch.library.register_vmap(overload.name(), partial(rule, overload), lib=lib)
+        if family.inplace is not None and made.inplace is not None:
             autograd, version = _inplace_kernels(family.inplace)
             lib.impl(f"{name}_", autograd, "Autograd")
             lib.impl(f"{name}_", version, "ADInplaceOrView", with_keyset=True)

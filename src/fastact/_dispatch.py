@@ -11,25 +11,25 @@ from torch.nn.parameter import Parameter
 
 from ._autograd import Functions, transforms_active
 from ._backend import STATE
-from ._library import gate_and_up
+from ._pointwise import gate_and_up
 from ._private import FakeTensor, below_autograd
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
-_PLAIN = frozenset({Tensor, Parameter, FakeTensor})
+PLAIN = frozenset({Tensor, Parameter, FakeTensor})
 _DTYPES = frozenset(DTYPES)
 
 
 def _serves(x: Tensor) -> bool:
     """Whether a kernel of ours takes this tensor."""
     return (
-        (type(x) in _PLAIN or torch.compiler.is_compiling())
+        (type(x) in PLAIN or torch.compiler.is_compiling())
         and x.is_cpu
         and x.dtype in _DTYPES
         and x.layout is torch.strided
     )
 
 
-def _is_served(op: str, argument: str, x: object) -> bool:
+def is_served(op: str, argument: str, x: object) -> bool:
     """Whether a kernel of ours answers; raises where neither it nor torch can."""
     choice = STATE.choice
     if choice.functions and isinstance(x, Tensor) and _serves(x):
@@ -61,24 +61,21 @@ def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(taken)
 
 
-def apply(functions: Functions, records: bool, *args: Any) -> Tensor:
+def apply(functions: Functions, records: bool, *args: Any) -> Any:
     """An op by the cheapest way that is right: see _autograd.py."""
-    y: Tensor
     if transforms_active():
-        y = functions.family.forward(*args)
-    elif records:
-        y = functions.forward.record(*args)
-    else:
-        with below_autograd():
-            y = functions.family.forward(*args)
-    return y
+        return functions.family.forward(*args)
+    if records:
+        return functions.forward.record(*args)
+    with below_autograd():
+        return functions.family.forward(*args)
 
 
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """An elementwise activation of one tensor."""
-    if STATE.choice.cutoffs and type(x) in _PLAIN and x.numel() < row.smallest:
+    if STATE.choice.cutoffs and type(x) in PLAIN and x.numel() < row.smallest:
         return row.reference(x, *parameters)  # what tiny tensors notice is every check
-    if not _is_served(row.name, "input", x):
+    if not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
     choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
@@ -86,12 +83,13 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
         return row.reference(x, *parameters)
     if parameters:
         parameters = _numbers(row, parameters)
-    return apply(choice.functions[row.name], records, x, *parameters)
+    y: Tensor = apply(choice.functions[row.name], records, x, *parameters)
+    return y
 
 
 def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """In place. The value is written over x once nothing can go wrong any more."""
-    if not _is_served(row.name, "input", x):
+    if not is_served(row.name, "input", x):
         return row.reference(x, *parameters, inplace=True)
     choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
@@ -123,14 +121,14 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     row = ACTIVATIONS[gate_name]
     if (
         STATE.choice.cutoffs
-        and type(gate) in _PLAIN
-        and type(up) in _PLAIN
+        and type(gate) in PLAIN
+        and type(up) in PLAIN
         and gate.numel() < GATES[gate_name][0]
         and gate.shape == up.shape
         and gate.dtype is up.dtype
     ):
         return row.reference(gate) * up
-    served = _is_served(op, "gate", gate) & _is_served(op, "up", up)
+    served = is_served(op, "gate", gate) & is_served(op, "up", up)
     if gate.shape != up.shape:
         raise RuntimeError(
             f"{op}(): expected gate and up to have the same shape; got gate "
@@ -159,7 +157,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
 def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Tensor:
     """A gated activation of the halves of one tensor along a dimension."""
     row = ACTIVATIONS[gate_name]
-    served = _is_served(op, "input", x)
+    served = is_served(op, "input", x)
     if not isinstance(dim, (int, torch.SymInt)):
         raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
     if x.dim() == 0:

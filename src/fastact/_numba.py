@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import NAMESPACES, Family, empty_like, families, gate_and_up, library
+from ._library import NAMESPACES, families, library
+from ._pointwise import PointwiseFamily, empty_like, gate_and_up
 from ._registry import DTYPES, Activation
 
 _NAMESPACE = NAMESPACES["numba"]
@@ -320,7 +321,7 @@ def _run(loop: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], p: Sequ
             output.copy_(target)
 
 
-def _kernels(family: Family) -> tuple[Callable[..., Any], ...]:
+def _kernels(family: PointwiseFamily) -> tuple[Callable[..., Any], ...]:
     """Forward, backward, double_backward, and the kernel in place if there is one."""
     n = family.primals
     loops = _unary_loop if family.inplace is not None else _gated_loop
@@ -383,5 +384,6 @@ def register() -> None:
     lib = library(_NAMESPACE)
     for name, family in families(_NAMESPACE).items():
         suffixes = ("", "_backward", "_double_backward", "_")
+        assert isinstance(family, PointwiseFamily)
         for suffix, kernel in zip(suffixes, _kernels(family), strict=False):
             lib.impl(name + suffix, kernel, "CPU")

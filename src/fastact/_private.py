@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch._C._functorch
 import torch._functorch.utils
 import torch._subclasses
 from torch.autograd import Function, forward_ad
@@ -33,6 +34,7 @@ after_version_counter = _find(torch._C, "_after_ADInplaceOrView_keyset")  # the 
 SingleLevelFunction = _find(torch.autograd.function, "_SingleLevelFunction", Function)
 allow_single_level = _find(torch._functorch.utils, "enable_single_level_autograd_function")
 functorch_active = _find(torch._C, "_are_functorch_transforms_active", lambda: False)
+is_functorch_wrapped = _find(torch._C._functorch, "is_functorch_wrapped_tensor", lambda _: True)
 forward_ad_enabled = _find(torch._C, "_is_fwd_grad_enabled")
 set_forward_ad = _find(forward_ad, "_set_fwd_grad_enabled")  # context manager
 _find(forward_ad, "_current_level")

@@ -7,6 +7,8 @@ modules by type.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from . import functional as F
@@ -36,6 +38,11 @@ __all__ = [
     "SquaredReLU",
     "SwiGLU",
     "Tanh",
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "LogSoftmax",
+    "NLLLoss",
+    "Softmax",
 ]
 
 
@@ -227,3 +234,89 @@ class GELUMul(nn.Module):
 
     def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"
+
+
+class Softmax(nn.Softmax):
+    """:func:`fastact.functional.softmax`; arguments as torch.nn.Softmax."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softmax(input, self.dim, _stacklevel=5)
+
+
+class LogSoftmax(nn.LogSoftmax):
+    """:func:`fastact.functional.log_softmax`; arguments as torch.nn.LogSoftmax."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.log_softmax(input, self.dim, _stacklevel=5)
+
+
+class NLLLoss(nn.NLLLoss):
+    """:func:`fastact.functional.nll_loss`; arguments as torch.nn.NLLLoss."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.nll_loss(
+            input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
+        )
+
+
+class CrossEntropyLoss(nn.CrossEntropyLoss):
+    """:func:`fastact.functional.cross_entropy`; arguments as torch.nn.CrossEntropyLoss.
+
+    Args:
+        *args: as torch.nn.CrossEntropyLoss.
+        inplace_backward: see the function, as z_loss, softcap, return_lse and return_entropy.
+        z_loss: see the function.
+        softcap: see the function.
+        return_lse: see the function.
+        return_entropy: see the function.
+        **kwargs: as torch.nn.CrossEntropyLoss.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        inplace_backward: bool = False,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        return_lse: bool = False,
+        return_entropy: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.inplace_backward = inplace_backward
+        self.z_loss = z_loss
+        self.softcap = softcap
+        self.return_lse = return_lse
+        self.return_entropy = return_entropy
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, normalizer: float | Tensor | None = None
+    ) -> Any:
+        """Returns the loss, or a tuple that begins with it; normalizer: see the function."""
+        return F.cross_entropy(
+            input,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+            inplace_backward=self.inplace_backward,
+            z_loss=self.z_loss,
+            softcap=self.softcap,
+            normalizer=normalizer,
+            return_lse=self.return_lse,
+            return_entropy=self.return_entropy,
+        )
+
+
+class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
+    """:func:`fastact.functional.binary_cross_entropy_with_logits`; arguments as torch's module."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.weight,
+            pos_weight=self.pos_weight,
+            reduction=self.reduction,
+        )

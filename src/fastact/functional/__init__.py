@@ -26,9 +26,13 @@ from .activations import (
     tanh,
 )
 from .gated import geglu, gelu_mul, glu, reglu, relu_mul, silu_mul, swiglu
+from .losses import binary_cross_entropy_with_logits, cross_entropy, nll_loss
+from .softmax import log_softmax, softmax
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
     "celu",
+    "cross_entropy",
     "elu",
     "geglu",
     "gelu",
@@ -37,8 +41,10 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "leaky_relu",
+    "log_softmax",
     "logsigmoid",
     "mish",
+    "nll_loss",
     "quick_gelu",
     "reglu",
     "relu",
@@ -48,6 +54,7 @@ __all__ = [
     "sigmoid",
     "silu",
     "silu_mul",
+    "softmax",
     "softplus",
     "squared_relu",
     "swiglu",

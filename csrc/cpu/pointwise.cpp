@@ -1,6 +1,6 @@
-// The CPU kernels of one instruction set: compiled once for each, with FASTACT_TABLE the name of the
-// one symbol it exports. No torch and no STL here (see formulas/macros.h).
+// The elementwise kernels, one instruction set's. No torch and no STL here (see formulas/macros.h).
 #include "../formulas/activations.h"
+#include "isa.h"
 #include "storage.h"
 #include "table.h"
 
@@ -151,8 +151,8 @@ struct Tables<List<Formulas...>> {
 }  // namespace
 
 namespace cpu {
-extern const Table FASTACT_TABLE;
-const Table FASTACT_TABLE = {Tables<Activations>::unary, Tables<Gates>::gated};
+extern const PointwiseTable FASTACT_TABLE(pointwise);
+const PointwiseTable FASTACT_TABLE(pointwise) = {Tables<Activations>::unary, Tables<Gates>::gated};
 }  // namespace cpu
 
 }  // namespace fastact

@@ -1,0 +1,437 @@
+// Cross entropy over rows of logits, one instruction set's: see formulas/softmax.h for what is kept of
+// a row, and rows.h for the operands.
+//
+// With z the (capped) logits, p their softmax and a_j the coefficients of the target,
+//   loss = sum_j a_j (lse - z_j) + z_loss lse^2,
+// of which the coefficient of the target's own index is treated apart: it has neither to be looked for
+// nor to cancel, as p - 1 would.
+#include "isa.h"
+#include "online.h"
+#include "table.h"
+
+namespace fastact {
+namespace {
+
+using cpu::CrossEntropyKernels;
+using cpu::CrossEntropyRows;
+
+template <class S, bool lane_is_row>
+struct CrossEntropy {
+  using T = Compute<S>;
+  using G = Group<S, lane_is_row>;
+  using PerRow = typename G::template PerRow<T>;
+  static constexpr T infinity = SoftmaxConstants<T>::infinity;
+  static constexpr T unlift = SoftmaxConstants<T>::unlift;
+
+  const CrossEntropyRows& args;
+  const G group;
+  const SoftCap<T> cap;
+  const T share, uniform, z_loss;  // share of the target, and of every class
+
+  CrossEntropy(const CrossEntropyRows& rows, int64_t index)
+      : args(rows),
+        group(rows.rows, index),
+        cap(rows.softcap),
+        share(T(1 - rows.label_smoothing)),
+        uniform(T(rows.label_smoothing / double(rows.rows.classes))),
+        z_loss(T(rows.z_loss)) {}
+
+  static void forward(const CrossEntropyRows& args, int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) CrossEntropy(args, g).forward_group(args.sums + 2 * g);
+  }
+  static void backward(const CrossEntropyRows& args, int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) CrossEntropy(args, g).backward_group();
+  }
+  static void double_backward(const CrossEntropyRows& args, int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) CrossEntropy(args, g).double_backward_group();
+  }
+  static constexpr CrossEntropyKernels kernels = {forward, backward, double_backward};
+
+  int64_t classes() const { return args.rows.classes; }
+  // Whether coefficients other than that of the target's index exist.
+  bool spread() const { return args.probabilities != nullptr || args.label_smoothing > 0; }
+
+  void load_logits(Block<T>& z, int64_t first) const {
+    if (args.softcap > 0)
+      group.load(z, args.logits, first, -infinity, [this](T x) { return cap.value(x); });
+    else
+      group.load(z, args.logits, first, -infinity);
+  }
+
+  // a_j without the target's index; 0 in padding.
+  void load_coefficients(Block<T>& a, int64_t first) const {
+    const T* w = static_cast<const T*>(args.weight);
+    const int64_t n = group.classes_from(first);
+    if (args.probabilities)
+      group.load(a, args.probabilities, first, T(0), [this](T q) { return share * q + uniform; });
+    else
+      for (int k = 0; k < group.steps_from(first); ++k) fill(a[k], uniform);
+    if constexpr (!lane_is_row) {
+      T* flat = &a[0][0];
+      if (w)
+        for (int64_t j = 0; j < n; ++j) flat[j] *= w[first + j];
+      for (int64_t j = n; j < (n + lanes - 1) / lanes * lanes; ++j) flat[j] = T(0);
+    } else if (w) {
+      for (int64_t k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) a[k][l] *= w[first + k];
+    }
+  }
+
+  // The target of each row: its logit, its coefficient share * w, its class weight.
+  struct Target {
+    bool used[G::rows];  // false: ignored
+    int64_t index[G::rows];
+    PerRow logit, coefficient, weight;
+  };
+  // False where no row of the group is in use.
+  bool load_target(Target& t) const {
+    bool any = false;
+    const T* w = static_cast<const T*>(args.weight);
+    for (int r = 0; r < G::rows; ++r) {
+      t.used[r] = r < group.count;
+      t.index[r] = 0;
+      t.logit[r] = t.coefficient[r] = T(0);
+      t.weight[r] = T(1);
+      if (t.used[r] && args.target) {
+        t.index[r] = args.target[group.first_row + r];
+        t.used[r] = t.index[r] != args.ignore_index;
+        if (t.used[r]) {
+          if (w) t.weight[r] = w[t.index[r]];
+          t.coefficient[r] = share * t.weight[r];
+          t.logit[r] = load(*group.at(args.logits, r, t.index[r]));
+          if (args.softcap > 0) t.logit[r] = cap.value(t.logit[r]);
+        }
+      }
+      any |= t.used[r];
+    }
+    return any;
+  }
+
+  void forward_group(double* sums) const {
+    Target target;
+    Exponentials<G> exponentials;
+    Lanes<T> moments, dots, masses;
+    fill(moments, T(0));  // of exp(z - max) (z - max)
+    fill(dots, T(0));     // of a (z - max)
+    fill(masses, T(0));   // of a
+    PerRow &max = exponentials.max, &rest = exponentials.rest;
+    const bool any = load_target(target);
+    if (args.normalized) {
+      fill(max, T(0));
+      fill(rest, T(0));
+    } else {
+      for (int64_t first = 0; any && first < classes(); first += G::width)
+        add_block(first, exponentials, moments, dots, masses);
+      exponentials.finish();
+    }
+    PerRow mean, dot, mass, loss, lse, entropy;
+    fill(mean, T(0));
+    fill(dot, T(0));
+    fill(mass, T(0));
+    if (args.entropy) G::sum(moments, mean);
+    if (spread()) G::sum(dots, dot);
+    if (spread()) G::sum(masses, mass);
+    for (int r = 0; r < G::rows; ++r) {
+      T log_sum = log1p(rest[r]);
+      lse[r] = max[r] + log_sum;
+      mean[r] /= T(1) + rest[r];
+      entropy[r] = log_sum - mean[r];
+      loss[r] = mass[r] * log_sum - dot[r] + z_loss * lse[r] * lse[r] +
+                target.coefficient[r] * (log_sum + (max[r] - target.logit[r]));
+    }
+    double loss_sum = 0, weight_sum = 0;
+    for (int r = 0; r < group.count; ++r) {
+      if (!target.used[r]) max[r] = rest[r] = mass[r] = mean[r] = loss[r] = lse[r] = entropy[r] = T(0);
+      if (target.used[r]) weight_sum += double(target.weight[r]);
+      loss_sum += double(loss[r]);
+    }
+    sums[0] = loss_sum;
+    sums[1] = weight_sum;
+    if (args.max) group.store_rows(args.max, max);
+    if (args.rest) group.store_rows(args.rest, rest);
+    if (args.mass) group.store_rows(args.mass, mass);
+    if (args.mean) group.store_rows(args.mean, mean);
+    if (args.loss) group.store_rows(args.loss, loss);
+    if (args.lse) group.store_rows(args.lse, lse);
+    if (args.entropy) group.store_rows(args.entropy, entropy);
+  }
+
+  void add_block(int64_t first, Exponentials<G>& exponentials, Lanes<T>& moments,
+                 Lanes<T>& dots, Lanes<T>& masses) const {
+    alignas(64) Block<T> z;
+    load_logits(z, first);
+    const int n = group.steps_from(first);
+    exponentials.add(z, n, [&] {
+      const PerRow &scale = exponentials.scale, &drop = exponentials.drop;
+      if (args.entropy)
+        for (int l = 0; l < lanes; ++l)
+          moments[l] = scale[G::row(l)] * (moments[l] + exponentials.total(l) * drop[G::row(l)]);
+      if (spread())
+        for (int l = 0; l < lanes; ++l) dots[l] += masses[l] * drop[G::row(l)];
+    });
+    const PerRow& shift = exponentials.shift;
+    if (args.entropy)
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) {
+          T d = z[k][l] - shift[G::row(l)];
+          T e = exp_negative(d);
+          moments[l] += e == T(0) ? T(0) : e * d;
+        }
+    if (spread()) {
+      alignas(64) Block<T> a;
+      load_coefficients(a, first);
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) {
+          dots[l] += a[k][l] == T(0) ? T(0) : a[k][l] * (z[k][l] - shift[G::row(l)]);
+          masses[l] += a[k][l];
+        }
+    }
+  }
+
+  // What the gradient of a row is made of: grad_z = p (kappa - h (z - max - mean)) - u a.
+  struct Row {
+    Target target;
+    PerRow max, rest, mass, mean, lse;
+    PerRow inverse;  // 1 / sum
+    PerRow u, h;     // the gradients of loss and entropy
+    PerRow kappa;
+  };
+  bool load_row(Row& row) const {
+    if (!load_target(row.target)) return false;
+    fill(row.max, T(0));
+    fill(row.rest, T(0));
+    fill(row.mass, T(0));
+    fill(row.mean, T(0));
+    fill(row.h, T(0));
+    if (args.max) group.load_rows(row.max, args.max);
+    if (args.rest) group.load_rows(row.rest, args.rest);
+    if (args.mass) group.load_rows(row.mass, args.mass);
+    if (args.mean) group.load_rows(row.mean, args.mean);
+    if (args.grad_entropy) group.load_rows(row.h, args.grad_entropy);
+    PerRow q;
+    fill(q, T(0));
+    if (args.grad_lse) group.load_rows(q, args.grad_lse);
+    if (args.grad_loss == nullptr)
+      fill(row.u, T(0));
+    else if (args.reduced)
+      fill(row.u, *static_cast<const T*>(args.grad_loss));
+    else
+      group.load_rows(row.u, args.grad_loss);
+    for (int r = 0; r < G::rows; ++r) {
+      row.inverse[r] = T(1) / (T(1) + row.rest[r]);
+      row.lse[r] = row.max[r] + log1p(row.rest[r]);
+      row.kappa[r] = row.u[r] * (row.target.coefficient[r] + row.mass[r]) + q[r] +
+                     T(2) * z_loss * row.u[r] * row.lse[r];
+    }
+    return true;
+  }
+
+  // grad_z of a block of logits, the target's index left out.
+  void gradient(const Row& row, int64_t first, const Block<T>& z, Block<T>& grad) const {
+    const int n = group.steps_from(first);
+    PerRow factor;
+    for (int r = 0; r < G::rows; ++r) factor[r] = row.kappa[r] * row.inverse[r] * unlift;
+    for (int k = 0; k < n; ++k)
+      for (int l = 0; l < lanes; ++l)
+        grad[k][l] = exp_negative_lifted(z[k][l] - row.max[G::row(l)]) * factor[G::row(l)];
+    if (args.grad_entropy)
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) {
+          const int r = G::row(l);
+          T d = z[k][l] - row.max[r];
+          T p = exp_negative(d) * row.inverse[r];
+          grad[k][l] -= p == T(0) ? T(0) : row.h[r] * p * (d - row.mean[r]);
+        }
+    if (spread()) {
+      alignas(64) Block<T> a;
+      load_coefficients(a, first);
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) grad[k][l] -= row.u[G::row(l)] * a[k][l];
+    }
+  }
+
+  // The whole of grad_z at the target, where p - 1 would cancel.
+  void target_gradient(const Row& row, PerRow& grad) const {
+    for (int r = 0; r < G::rows; ++r) {
+      T d = row.target.logit[r] - row.max[r];
+      T p = exp_negative(d) * row.inverse[r];
+      T one_minus_p = (row.rest[r] + one_minus_exp(d)) * row.inverse[r];
+      T own = row.u[r] * row.target.coefficient[r];
+      T others = row.kappa[r] - own;
+      if (args.grad_entropy) others -= p == T(0) ? T(0) : row.h[r] * (d - row.mean[r]);
+      grad[r] = p * others - own * one_minus_p - row.u[r] * uniform * row.target.weight[r];
+    }
+  }
+
+  void backward_group() const {
+    Row row;
+    if (!load_row(row)) return zero(args.grad_logits);
+    PerRow at_target;
+    if (args.normalized) {
+      for (int r = 0; r < G::rows; ++r) at_target[r] = -row.u[r] * row.target.coefficient[r];
+      zero(args.grad_logits);
+      return store_target(row.target, args.grad_logits, at_target);
+    }
+    target_gradient(row, at_target);
+    if (args.softcap > 0)
+      for (int r = 0; r < G::rows; ++r) at_target[r] *= cap.slope(row.target.logit[r]);
+
+    for (int64_t first = 0; first < classes(); first += G::width) {
+      alignas(64) Block<T> z, grad;
+      load_logits(z, first);
+      gradient(row, first, z, grad);
+      const int n = group.steps_from(first);
+      if (args.softcap > 0)
+        for (int k = 0; k < n; ++k)
+          for (int l = 0; l < lanes; ++l) grad[k][l] *= cap.slope(z[k][l]);
+      hide_ignored(row.target, n, grad);
+      group.store(args.grad_logits, first, grad);
+    }
+    store_target(row.target, args.grad_logits, at_target);
+  }
+
+  void double_backward_group() const {
+    Row row;
+    PerRow by_loss, by_lse, by_entropy;
+    if (!load_row(row)) {
+      fill(by_loss, T(0));
+      store_grads(by_loss, by_loss, by_loss);
+      return args.grad_logits ? zero(args.grad_logits) : void();
+    }
+    const Target& target = row.target;
+    // y = v dz/dx, counted from its value at the target: the loss depends on differences only.
+    PerRow origin;
+    fill(origin, T(0));
+    if (args.target)
+      for (int r = 0; r < group.count; ++r) {
+        if (!target.used[r]) continue;
+        origin[r] = load(*group.at(args.v, r, target.index[r]));
+        if (args.softcap > 0) origin[r] *= cap.slope(target.logit[r]);
+      }
+    Lanes<T> means, covariances, dots;  // of y; of y and z; of y and a
+    fill(means, T(0));
+    fill(covariances, T(0));
+    fill(dots, T(0));
+    alignas(64) Block<T> z, y, a;
+    for (int64_t first = 0; first < classes(); first += G::width) {
+      load_logits(z, first);
+      load_y(first, z, y);
+      const int n = group.steps_from(first);
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) {
+          const int r = G::row(l);
+          T d = z[k][l] - row.max[r];
+          T p = exp_negative(d) * row.inverse[r];
+          T from_origin = y[k][l] - origin[r];
+          means[l] += p == T(0) ? T(0) : p * from_origin;
+          covariances[l] += p == T(0) ? T(0) : p * (d - row.mean[r]) * from_origin;
+        }
+      if (!spread()) continue;
+      load_coefficients(a, first);
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) dots[l] += a[k][l] * (y[k][l] - origin[G::row(l)]);
+    }
+    PerRow mean, covariance, dot;
+    G::sum(means, mean);
+    G::sum(covariances, covariance);
+    G::sum(dots, dot);
+    for (int r = 0; r < G::rows; ++r) {
+      by_lse[r] = mean[r] + origin[r];
+      by_loss[r] = target.coefficient[r] * mean[r] + row.mass[r] * mean[r] - dot[r] +
+                   T(2) * z_loss * row.lse[r] * by_lse[r];
+      by_entropy[r] = -covariance[r];
+      if (!target.used[r]) by_loss[r] = by_lse[r] = by_entropy[r] = T(0);
+    }
+    store_grads(by_loss, by_lse, by_entropy);
+    if (!args.grad_logits) return;
+
+    PerRow at_target;
+    target_gradient(row, at_target);
+    for (int64_t first = 0; first < classes(); first += G::width) {
+      alignas(64) Block<T> grad;
+      load_logits(z, first);
+      load_y(first, z, y);
+      const int n = group.steps_from(first);
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) {
+          const int r = G::row(l);
+          T d = z[k][l] - row.max[r];
+          T p = exp_negative(d) * row.inverse[r];
+          T centred = (y[k][l] - origin[r]) - mean[r];
+          T of_entropy = (d - row.mean[r] + T(1)) * centred - covariance[r];
+          T sum = row.kappa[r] * centred + T(2) * z_loss * row.u[r] * by_lse[r] -
+                  row.h[r] * of_entropy;
+          grad[k][l] = p == T(0) ? T(0) : p * sum;
+        }
+      if (args.softcap > 0) add_curvature(row, first, z, grad, at_target);
+      hide_ignored(target, n, grad);
+      group.store(args.grad_logits, first, grad);
+    }
+  }
+
+  // y = v dz/dx.
+  void load_y(int64_t first, const Block<T>& z, Block<T>& y) const {
+    group.load(y, args.v, first, T(0));
+    if (args.softcap > 0)
+      for (int k = 0; k < group.steps_from(first); ++k)
+        for (int l = 0; l < lanes; ++l) y[k][l] *= cap.slope(z[k][l]);
+  }
+
+  // grad_z dz/dx + v d2z/dx2 (the gradient by z), in place of grad_z.
+  void add_curvature(const Row& row, int64_t first, const Block<T>& z, Block<T>& grad,
+                     const PerRow& at_target) const {
+    alignas(64) Block<T> by_z, v;
+    gradient(row, first, z, by_z);
+    group.load(v, args.v, first, T(0));
+    if (args.target)
+      for (int r = 0; r < group.count; ++r) {
+        const int64_t j = row.target.index[r] - first;
+        if (!row.target.used[r] || j < 0 || j >= group.classes_from(first)) continue;
+        (lane_is_row ? by_z[j][r] : by_z[j / lanes][j % lanes]) = at_target[r];
+      }
+    for (int k = 0; k < group.steps_from(first); ++k)
+      for (int l = 0; l < lanes; ++l)
+        grad[k][l] =
+            grad[k][l] * cap.slope(z[k][l]) + v[k][l] * cap.curvature(z[k][l]) * by_z[k][l];
+  }
+
+  // Rows that are ignored among others have no gradient, whatever they hold.
+  void hide_ignored(const Target& target, int n, Block<T>& grad) const {
+    if (!lane_is_row || args.target == nullptr) return;
+    for (int r = 0; r < group.count; ++r)
+      if (!target.used[r])
+        for (int k = 0; k < n; ++k) grad[k][r] = T(0);
+  }
+
+  void store_target(const Target& target, void* grad, const PerRow& value) const {
+    if (args.target == nullptr) return;
+    for (int r = 0; r < group.count; ++r)
+      if (target.used[r]) *group.at(grad, r, target.index[r]) = store<S>(value[r]);
+  }
+
+  void store_grads(const PerRow& loss, const PerRow& lse, const PerRow& entropy) const {
+    if (args.grad_grad_loss) group.store_rows(args.grad_grad_loss, loss);
+    if (args.grad_grad_lse) group.store_rows(args.grad_grad_lse, lse);
+    if (args.grad_grad_entropy) group.store_rows(args.grad_grad_entropy, entropy);
+  }
+
+  void zero(void* grad) const {
+    alignas(64) Block<T> none;
+    for (int k = 0; k < steps; ++k) fill(none[k], T(0));
+    for (int64_t first = 0; first < classes(); first += G::width) group.store(grad, first, none);
+  }
+};
+
+}  // namespace
+
+namespace cpu {
+extern const CrossEntropyTable FASTACT_TABLE(cross_entropy);
+const CrossEntropyTable FASTACT_TABLE(cross_entropy) = {{
+    {CrossEntropy<float, false>::kernels, CrossEntropy<float, true>::kernels},
+    {CrossEntropy<double, false>::kernels, CrossEntropy<double, true>::kernels},
+    {CrossEntropy<BFloat16, false>::kernels, CrossEntropy<BFloat16, true>::kernels},
+    {CrossEntropy<Half, false>::kernels, CrossEntropy<Half, true>::kernels},
+}};
+}  // namespace cpu
+
+}  // namespace fastact

@@ -1,0 +1,161 @@
+// Blocks of logits as kernels see them: lanes side by side in vectors, steps one after another. The
+// same loops serve a group that is one row spread over all lanes, and a group of one row in each
+// lane; all that differs is where elements lie, and that the lanes of one row add up.
+#pragma once
+
+#include "../formulas/math.h"
+#include "rows.h"
+#include "storage.h"
+
+namespace fastact {
+namespace {
+
+constexpr int lanes = cpu::Rows::lanes;
+constexpr int steps = 32;
+
+template <class T>
+using Lanes = T[lanes];
+template <class T>
+using Block = T[steps][lanes];
+
+template <class T, int n>
+FASTACT_FN void fill(T (&a)[n], T value) {
+  for (int i = 0; i < n; ++i) a[i] = value;
+}
+
+template <class S, bool lane_is_row>
+class Group {
+ public:
+  using T = Compute<S>;
+  // How many rows a group has; and, for each of them, a number.
+  static constexpr int rows = lane_is_row ? lanes : 1;
+  template <class U>
+  using PerRow = U[rows];
+  // Which row a lane works at.
+  FASTACT_FN static constexpr int row(int lane) { return lane_is_row ? lane : 0; }
+  // How many classes a block holds.
+  static constexpr int64_t width = lane_is_row ? steps : steps * lanes;
+
+  Group(const cpu::Rows& rows, int64_t index) : rows_(rows) {
+    const int64_t per_outer = rows.groups_per_outer();
+    const int64_t outer = index / per_outer;
+    const int64_t inner = index % per_outer * rows.rows_per_group();
+    const int64_t left = rows.inner - inner;
+    first_row = outer * rows.inner + inner;
+    count = lane_is_row ? int(left < lanes ? left : lanes) : 1;
+    offset_ = outer * rows.outer_stride + inner * rows.row_stride;
+  }
+
+  int64_t first_row;
+  int count;  // of rows that exist: the last group may have less
+
+  // The steps that the block from class `first` on has.
+  int steps_from(int64_t first) const {
+    const int64_t n = classes_from(first);
+    return int(lane_is_row ? n : (n + lanes - 1) / lanes);
+  }
+
+  const S* at(const void* x, int row, int64_t c) const {
+    return static_cast<const S*>(x) + offset_ + row * rows_.row_stride + c * rows_.class_stride;
+  }
+  S* at(void* x, int row, int64_t c) const {
+    return const_cast<S*>(at(static_cast<const void*>(x), row, c));
+  }
+
+  // Applies f to the elements from class `first` on: f(x) for each that exists; pad where a row ends
+  // before the last step's lanes do.
+  template <class F>
+  void load(Block<T>& block, const void* x, int64_t first, T pad, const F& f) const {
+    const S* from = at(x, 0, first);
+    const int64_t n = classes_from(first);
+    if constexpr (!lane_is_row) {
+      T* flat = &block[0][0];
+      for (int64_t j = 0; j < n; ++j) flat[j] = f(fastact::load(from[j]));
+      for (int64_t j = n; j < (n + lanes - 1) / lanes * lanes; ++j) flat[j] = pad;
+      return;
+    }
+    if (count < lanes)
+      for (int64_t k = 0; k < n; ++k) fill(block[k], pad);
+    if (rows_.row_stride != 1) {
+      for (int l = 0; l < count; ++l)
+        for (int64_t k = 0; k < n; ++k) block[k][l] = fastact::load(from[l * rows_.row_stride + k]);
+      for (int64_t k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) block[k][l] = f(block[k][l]);
+    } else if (count == lanes) {
+      for (int64_t k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) block[k][l] = f(fastact::load(from[k * rows_.class_stride + l]));
+    } else {
+      for (int64_t k = 0; k < n; ++k)
+        for (int l = 0; l < count; ++l) block[k][l] = f(fastact::load(from[k * rows_.class_stride + l]));
+    }
+  }
+  void load(Block<T>& block, const void* x, int64_t first, T pad) const {
+    load(block, x, first, pad, [](T value) { return value; });
+  }
+
+  void store(void* y, int64_t first, const Block<T>& block) const {
+    S* to = at(y, 0, first);
+    const int64_t n = classes_from(first);
+    if constexpr (!lane_is_row) {
+      const T* flat = &block[0][0];
+      for (int64_t j = 0; j < n; ++j) to[j] = fastact::store<S>(flat[j]);
+    } else if (rows_.row_stride != 1) {
+      for (int l = 0; l < count; ++l)
+        for (int64_t k = 0; k < n; ++k) to[l * rows_.row_stride + k] = fastact::store<S>(block[k][l]);
+    } else if (count == lanes) {
+      for (int64_t k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l)
+          to[k * rows_.class_stride + l] = fastact::store<S>(block[k][l]);
+    } else {
+      for (int64_t k = 0; k < n; ++k)
+        for (int l = 0; l < count; ++l)
+          to[k * rows_.class_stride + l] = fastact::store<S>(block[k][l]);
+    }
+  }
+
+  // One number for each row, from memory and back.
+  void load_rows(PerRow<T>& a, const void* from) const {
+    if (count < rows) fill(a, T(0));
+    for (int r = 0; r < count; ++r) a[r] = (static_cast<const T*>(from) + first_row)[r];
+  }
+  void store_rows(void* to, const PerRow<T>& a) const {
+    for (int r = 0; r < count; ++r) (static_cast<T*>(to) + first_row)[r] = a[r];
+  }
+
+  // Over the lanes of each row, in a fixed order.
+  static void sum(Lanes<T>& a, PerRow<T>& total) {
+    reduce(a, total, [](T x, T y) { return x + y; });
+  }
+  static void maximum(Lanes<T>& a, PerRow<T>& total) {
+    reduce(a, total, [](T x, T y) { return y > x ? y : x; });
+  }
+
+  int64_t classes_from(int64_t first) const {
+    const int64_t left = rows_.classes - first;
+    return left < width ? left : width;
+  }
+
+ private:
+  static_assert(lanes == 32);
+  template <class Op>
+  static void reduce(Lanes<T>& a, PerRow<T>& total, const Op& op) {
+    if constexpr (!lane_is_row) {
+      fold<lanes / 2>(a, op);
+      fold<lanes / 4>(a, op);
+      fold<lanes / 8>(a, op);
+      fold<lanes / 16>(a, op);
+      fold<lanes / 32>(a, op);
+    }
+    for (int r = 0; r < rows; ++r) total[r] = a[r];
+  }
+  template <int half, class Op>
+  static void fold(Lanes<T>& a, const Op& op) {
+    for (int l = 0; l < half; ++l) a[l] = op(a[l], a[l + half]);
+  }
+
+  const cpu::Rows& rows_;
+  int64_t offset_;
+};
+
+}  // namespace
+}  // namespace fastact

@@ -1,0 +1,91 @@
+// The sum of exponentials of a row, block by block, with a maximum that rises as it goes.
+#pragma once
+
+#include "../formulas/softmax.h"
+#include "group.h"
+
+namespace fastact {
+namespace {
+
+template <class G>
+struct Exponentials {
+  using T = typename G::T;
+  static constexpr T infinity = SoftmaxConstants<T>::infinity;
+
+  typename G::template PerRow<T> max;   // of what has been added, -inf at first
+  typename G::template PerRow<T> rest;  // after finish(): the sum of exp(z - max), less 1
+  // What exponents are taken from: the maximum, but 0 as long as there was nothing but -inf.
+  typename G::template PerRow<T> shift;
+
+  Exponentials() {
+    fill(max, -infinity);
+    fill(shift, T(0));
+    fill(ones_, T(0));
+    fill(others_, T(0));
+  }
+
+  // Where the maximum rises, all that was added before shrinks by `scale`, and shift by -`drop`.
+  typename G::template PerRow<T> scale, drop;
+  T total(int lane) const { return ones_[lane] + others_[lane]; }
+
+  // Adds n steps. rise() can adjust sums of its own before `total` is rescaled.
+  template <class Rise>
+  void add(const Block<T>& z, int n, const Rise& rise) {
+    Lanes<T> tops;
+    for (int l = 0; l < lanes; ++l) tops[l] = max[G::row(l)];
+    for (int k = 0; k < n; ++k)
+      for (int l = 0; l < lanes; ++l) tops[l] = z[k][l] > tops[l] ? z[k][l] : tops[l];
+    typename G::template PerRow<T> top, keeps;
+    G::maximum(tops, top);
+    for (int r = 0; r < G::rows; ++r) {
+      const T next = top[r] == -infinity ? T(0) : top[r];
+      scale[r] = top[r] == max[r] ? T(1) : exp_negative(max[r] - top[r]);
+      drop[r] = shift[r] - next;
+      keeps[r] = top[r] == max[r] ? T(1) : T(0);
+      shift[r] = next;
+      max[r] = top[r];
+    }
+    rise();
+    for (int l = 0; l < lanes; ++l) {
+      const int r = G::row(l);
+      others_[l] = scale[r] * (others_[l] + (T(1) - keeps[r]) * ones_[l]);
+      ones_[l] *= keeps[r];
+    }
+    // In a sum of its own first: fewer roundings on the way of each term.
+    Lanes<T> sum, equal;
+    fill(sum, T(0));
+    fill(equal, T(0));
+    for (int k = 0; k < n; ++k)
+      for (int l = 0; l < lanes; ++l) {
+        const bool is_max = z[k][l] == shift[G::row(l)];
+        sum[l] += is_max ? T(0) : exp_negative_lifted(z[k][l] - shift[G::row(l)]);
+        equal[l] += is_max ? T(1) : T(0);
+      }
+    for (int l = 0; l < lanes; ++l) {
+      others_[l] += sum[l] * SoftmaxConstants<T>::unlift;
+      ones_[l] += equal[l];
+    }
+  }
+  void add(const Block<T>& z, int n) {
+    add(z, n, [] {});
+  }
+
+  // Sums up the lanes of each row; sum_j exp(z_j) = exp(max) (1 + rest) from here on.
+  void finish() {
+    typename G::template PerRow<T> ones;
+    G::sum(ones_, ones);
+    G::sum(others_, rest);
+    for (int r = 0; r < G::rows; ++r) {
+      // A row of nothing but -inf, or one with +inf, has no softmax: NaN, as in torch.
+      max[r] = max[r] - max[r] == T(0) ? max[r] : T(0) * infinity;
+      rest[r] += ones[r] - T(1);
+    }
+  }
+
+ private:
+  Lanes<T> ones_;    // how often the maximum occurred
+  Lanes<T> others_;  // the sum of exp(z - max) over all else
+};
+
+}  // namespace
+}  // namespace fastact

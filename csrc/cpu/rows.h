@@ -1,0 +1,82 @@
+// What the kernels over rows of logits are given. A row's classes lie class_stride apart; rows come in
+// `outer` sets of `inner` rows, row_stride apart in memory.
+#pragma once
+
+#include <stdint.h>
+
+namespace fastact::cpu {
+
+struct Rows {
+  int64_t outer, inner, classes;
+  int64_t outer_stride, row_stride, class_stride;  // in elements
+
+  // The classes are contiguous, or the rows are: (outer, classes, inner), dense.
+  static constexpr Rows dense(int64_t outer, int64_t classes, int64_t inner) {
+    if (inner == 1) return {1, outer, classes, outer * classes, classes, 1};
+    return {outer, inner, classes, classes * inner, 1, inner};
+  }
+  constexpr int64_t count() const { return outer * inner; }
+
+  // Rows are worked at in groups. Where the classes of one row fill vectors a group is a row; else
+  // each lane of a vector has a row of its own. A row's result depends on neither, and not on its
+  // neighbours.
+  static constexpr int64_t lanes = 32;
+  constexpr bool lane_is_row() const { return class_stride > 1 || classes <= 2 * lanes; }
+  constexpr int64_t rows_per_group() const { return lane_is_row() ? lanes : 1; }
+  constexpr int64_t groups_per_outer() const {
+    return (inner + rows_per_group() - 1) / rows_per_group();
+  }
+  constexpr int64_t groups() const { return outer * groups_per_outer(); }
+};
+
+struct SoftmaxRows {
+  Rows rows;
+  const void* inputs[3];  // of the op's schema, all in the layout of rows
+  void* outputs[2];
+};
+
+// T below is the compute type of the logits' storage type S. Pointers may be null where an option is
+// not in use.
+struct CrossEntropyRows {
+  Rows rows;
+  const void* logits;         // S
+  const int64_t* target;      // a class for each row, or
+  const void* probabilities;  // S, laid out as the logits
+  const void* weight;         // T, for each class
+  int64_t ignore_index;
+  bool normalized;  // the logits are log-probabilities already: nll_loss
+  double label_smoothing, z_loss, softcap;  // 0: none
+
+  // For each row, T: sum_j exp(z_j) = exp(max) (1 + rest); the sum of the coefficients that do not
+  // belong to the target's index; the mean of z - max under the softmax.
+  void *max, *rest, *mass, *mean;
+
+  // Forward. The sums of loss and of weight, two for each group, are the reduction's.
+  void *loss, *lse, *entropy;  // T, for each row
+  double* sums;
+
+  // Backward: the gradients of the three results, T. That of a reduced loss is one number.
+  const void *grad_loss, *grad_lse, *grad_entropy;
+  bool reduced;
+  void* grad_logits;  // S; may be the logits themselves
+
+  // Double backward: the gradient of grad_logits, and by the gradients, T for each row.
+  const void* v;  // S
+  void *grad_grad_loss, *grad_grad_lse, *grad_grad_entropy;
+};
+
+// Each takes groups [begin, end).
+using SoftmaxKernel = void (*)(const SoftmaxRows& rows, int64_t begin, int64_t end);
+using CrossEntropyKernel = void (*)(const CrossEntropyRows& rows, int64_t begin, int64_t end);
+
+struct SoftmaxKernels {
+  SoftmaxKernel forward;          // x; y
+  SoftmaxKernel backward;         // grad, y; grad_x
+  SoftmaxKernel double_backward;  // v, grad, y; grad_grad, grad_y
+};
+
+struct CrossEntropyKernels {
+  CrossEntropyKernel forward, backward, double_backward;
+};
+
+}  // namespace fastact::cpu

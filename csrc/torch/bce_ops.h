@@ -1,0 +1,142 @@
+// The ops of binary cross entropy with logits.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "../cpu/bce.h"
+#include "ops.h"
+#include "parallel.h"
+#include "scalars.h"
+
+namespace fastact {
+
+// Kernels answers at(dtype, reduced, weighted, pos_weighted) with cpu::BceKernels.
+template <class Kernels>
+class BceOps {
+  using Maybe = std::optional<Tensor>;
+
+ public:
+  static Tensor forward(Tensor x, Tensor target, Maybe weight, Maybe pos_weight, int64_t reduction) {
+    Problem p(x, target, weight, pos_weight, reduction);
+    Tensor loss = p.result();
+    p.run(p.kernels().forward);
+    return p.reduced(loss);
+  }
+
+  static Tensor backward(Tensor grad, Tensor x, Tensor target, Maybe weight, Maybe pos_weight,
+                         int64_t reduction) {
+    Problem p(x, target, weight, pos_weight, reduction);
+    p.use_grad(grad);
+    Tensor grad_x = allocate_like(p.x);
+    p.operands.grad_x = grad_x.data_ptr();
+    p.run(p.kernels().backward);
+    return grad_x;
+  }
+
+  static std::tuple<Tensor, Tensor> double_backward(Tensor v, Tensor grad, Tensor x, Tensor target,
+                                                    Maybe weight, Maybe pos_weight,
+                                                    int64_t reduction) {
+    Problem p(x, target, weight, pos_weight, reduction);
+    p.use_grad(grad);
+    p.operands.v = p.laid_out(v);
+    Tensor by_grad = p.result(), grad_x = allocate_like(p.x);
+    p.operands.grad_x = grad_x.data_ptr();
+    p.run(p.kernels().double_backward);
+    return {p.reduced(by_grad), grad_x};
+  }
+
+  template <class Library>
+  static void implement(Library& m) {
+    m.impl("bce_with_logits", TORCH_BOX((&BceOps::forward)));
+    m.impl("bce_with_logits_backward", TORCH_BOX((&BceOps::backward)));
+    m.impl("bce_with_logits_double_backward", TORCH_BOX((&BceOps::double_backward)));
+  }
+
+ private:
+  struct Problem {
+    Tensor x;
+    cpu::BceOperands operands{};
+
+    Problem(const Tensor& logits, const Tensor& target, const Maybe& weight, const Maybe& pos_weight,
+            int64_t reduction)
+        : x(logits), reduction_(Reduction(reduction)) {
+      // A dense layout is kept; of any other a dense copy is made.
+      Tensor dense = torch::stable::empty_like(x);
+      if (!have_one_layout(x, dense)) x = torch::stable::copy_(dense, x);
+      operands.x = x.data_ptr();
+      operands.target = laid_out(target);
+      if (weight) operands.weight = laid_out(*weight);
+      if (pos_weight) operands.pos_weight = laid_out(*pos_weight);
+    }
+    Problem(const Problem&) = delete;
+
+    bool is_reduced() const { return reduction_ != Reduction::none; }
+
+    const void* laid_out(Tensor t) {
+      check_alike(Kernels::name, {&x, &t});
+      if (!have_one_layout(t, x)) {
+        Tensor copy = torch::stable::empty_like(x);
+        t = torch::stable::copy_(copy, t);
+      }
+      alive_.push_back(t);
+      return t.data_ptr();
+    }
+
+    void use_grad(const Tensor& grad) {
+      if (!is_reduced()) {
+        operands.grad = laid_out(grad);
+        return;
+      }
+      STD_TORCH_CHECK(grad.numel() == 1, "fastact::bce_with_logits: expected one gradient");
+      const double g = get_scalar(converted(grad, compute_type(grad.scalar_type())), 0);
+      operands.grad_of_sum = reduction_ == Reduction::mean ? g / double(x.numel()) : g;
+    }
+
+    // Where the loss of each element goes, or their sums.
+    Tensor result() {
+      if (is_reduced()) {
+        sums_.resize((x.numel() + cpu::bce_part - 1) / cpu::bce_part);
+        operands.sums = sums_.data();
+        return torch::stable::new_empty(x, {});
+      }
+      Tensor loss = allocate_like(x);
+      operands.loss = loss.data_ptr();
+      return loss;
+    }
+
+    Tensor reduced(const Tensor& loss) const {
+      if (!is_reduced()) return loss;
+      double sum = 0;
+      for (double part : sums_) sum += part;
+      if (reduction_ == Reduction::mean) sum /= double(x.numel());
+      Tensor wide = torch::stable::new_empty(x, {}, compute_type(x.scalar_type()));
+      set_scalar(wide, sum);
+      return converted(wide, x.scalar_type());
+    }
+
+    const cpu::BceKernels& kernels() const {
+      return Kernels::at(x.scalar_type(), is_reduced(), operands.weight != nullptr,
+                         operands.pos_weight != nullptr);
+    }
+
+    void run(cpu::BceKernel kernel) const {
+      const int64_t n = x.numel();
+      const int64_t parts = (n + cpu::bce_part - 1) / cpu::bce_part;
+      parallel(parts, grain / cpu::bce_part, [&](int64_t begin, int64_t end) {
+        for (int64_t part = begin; part < end; ++part)
+          kernel(operands, part * cpu::bce_part, std::min((part + 1) * cpu::bce_part, n));
+      });
+    }
+
+   private:
+    Reduction reduction_;
+    std::vector<Tensor> alive_;
+    std::vector<double> sums_;
+  };
+};
+
+}  // namespace fastact

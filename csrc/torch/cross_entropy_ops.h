@@ -1,0 +1,292 @@
+// The ops of cross entropy.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+
+#include <atomic>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "ops.h"
+#include "rows.h"
+#include "scalars.h"
+
+namespace fastact {
+
+// Kernels answers at(dtype, lane_is_row) with cpu::CrossEntropyKernels.
+template <class Kernels>
+class CrossEntropyOps {
+  using Maybe = std::optional<Tensor>;
+  static constexpr int64_t none = int64_t(Reduction::none), mean = int64_t(Reduction::mean);
+
+ public:
+  // loss; lse and entropy of each row, empty unless asked for; what backward needs: the rows' sums,
+  // and the sum of the weights.
+  static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(
+      Tensor logits, Tensor target, Maybe weight, int64_t reduction, int64_t ignore_index,
+      double label_smoothing, double z_loss, double softcap, bool full_precision, bool with_lse,
+      bool with_entropy) {
+    Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
+    const std::vector<int64_t> each = p.row_sizes(), nothing = {0};
+    Tensor stats = torch::stable::new_empty(logits, {p.planes, p.args.rows.count()}, p.compute);
+    Tensor lse = torch::stable::new_empty(logits, with_lse ? each : nothing, p.compute);
+    Tensor entropy = torch::stable::new_empty(logits, with_entropy ? each : nothing, p.compute);
+    p.use_stats(stats);
+    if (with_lse) p.args.lse = lse.data_ptr();
+    if (with_entropy) p.args.entropy = entropy.data_ptr();
+    Tensor total;
+    Tensor loss = p.loss(reduction, full_precision, total);
+    return {loss, lse, entropy, stats, total};
+  }
+
+  static Tensor backward(Maybe grad_loss, Maybe grad_lse, Maybe grad_entropy, Tensor logits,
+                         Tensor target, Maybe weight, Tensor stats, Tensor total, int64_t reduction,
+                         int64_t ignore_index, double label_smoothing, double z_loss, double softcap,
+                         bool, bool, bool with_entropy) {
+    Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
+    Tensor grad = allocate_like(p.logits);
+    p.args.grad_logits = grad.data_ptr();
+    p.use_stats(stats);
+    p.use_grads(grad_loss, grad_lse, grad_entropy, total, reduction);
+    p.run(p.kernels().backward);
+    return grad;
+  }
+
+  // Writes the gradient over the logits.
+  static void backward_(Maybe grad_loss, Maybe grad_lse, Maybe grad_entropy, Tensor logits,
+                        Tensor target, Maybe weight, Tensor stats, Tensor total, int64_t reduction,
+                        int64_t ignore_index, double label_smoothing, double z_loss, double softcap,
+                        bool, bool, bool with_entropy) {
+    Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
+    p.args.grad_logits = p.logits.data_ptr();
+    p.use_stats(stats);
+    p.use_grads(grad_loss, grad_lse, grad_entropy, total, reduction);
+    p.run(p.kernels().backward);
+    if (p.logits.data_ptr() != logits.data_ptr()) torch::stable::copy_(logits, p.logits);
+  }
+
+  // By the three gradients, and by the logits; the latter is empty where no gradient was given.
+  static std::tuple<Tensor, Tensor, Tensor, Tensor> double_backward(
+      Tensor v, Maybe grad_loss, Maybe grad_lse, Maybe grad_entropy, Tensor logits, Tensor target,
+      Maybe weight, Tensor stats, Tensor total, int64_t reduction, int64_t ignore_index,
+      double label_smoothing, double z_loss, double softcap, bool full_precision, bool with_lse,
+      bool with_entropy) {
+    check_alike(Kernels::name, {&logits, &v});
+    Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
+    const std::vector<int64_t> each = p.row_sizes(), nothing = {0}, scalar;
+    v = p.laid_out(v);
+    p.args.v = v.data_ptr();
+    p.use_stats(stats);
+    p.use_grads(grad_loss, grad_lse, grad_entropy, total, reduction);
+    Tensor by_loss = torch::stable::new_empty(logits, each, p.compute);
+    Tensor by_lse = torch::stable::new_empty(logits, with_lse ? each : nothing, p.compute);
+    Tensor by_entropy = torch::stable::new_empty(logits, with_entropy ? each : nothing, p.compute);
+    p.args.grad_grad_loss = by_loss.data_ptr();
+    if (with_lse) p.args.grad_grad_lse = by_lse.data_ptr();
+    if (with_entropy) p.args.grad_grad_entropy = by_entropy.data_ptr();
+    const bool any = grad_loss || grad_lse || grad_entropy;
+    Tensor grad = any ? allocate_like(p.logits) : torch::stable::new_empty(logits, {0});
+    if (any) p.args.grad_logits = grad.data_ptr();
+    p.run(p.kernels().double_backward);
+
+    if (reduction != none) {
+      double total_sum = 0;
+      for (int64_t row = 0; row < by_loss.numel(); ++row) total_sum += get_scalar(by_loss, row);
+      by_loss = torch::stable::new_empty(logits, scalar, p.compute);
+      set_scalar(by_loss, reduction == mean ? total_sum / get_scalar(total, 0) : total_sum);
+    }
+    if (!full_precision) by_loss = converted(by_loss, logits.scalar_type());
+    return {by_loss, by_lse, by_entropy, grad};
+  }
+
+  // The same of log-probabilities: loss, and the sum of the weights.
+  static std::tuple<Tensor, Tensor> nll_forward(Tensor x, Tensor target, Maybe weight,
+                                                int64_t reduction, int64_t ignore_index) {
+    Problem p(x, target, weight, ignore_index, 0, 0, 0, false);
+    p.args.normalized = true;
+    Tensor total;
+    return {p.loss(reduction, false, total), total};
+  }
+
+  static Tensor nll_backward(Tensor grad_loss, Tensor x, Tensor target, Maybe weight, Tensor total,
+                             int64_t reduction, int64_t ignore_index) {
+    Problem p(x, target, weight, ignore_index, 0, 0, 0, false);
+    p.args.normalized = true;
+    Tensor grad = allocate_like(p.logits);
+    p.args.grad_logits = grad.data_ptr();
+    p.use_grads(grad_loss, {}, {}, total, reduction);
+    p.run(p.kernels().backward);
+    return grad;
+  }
+
+  static Tensor nll_double_backward(Tensor v, Tensor, Tensor, Tensor target, Maybe weight, Tensor,
+                                    int64_t reduction, int64_t ignore_index) {
+    return std::get<0>(nll_forward(v, target, weight, reduction, ignore_index));
+  }
+
+  template <class Library>
+  static void implement(Library& m) {
+    m.impl("nll_loss", TORCH_BOX((&CrossEntropyOps::nll_forward)));
+    m.impl("nll_loss_backward", TORCH_BOX((&CrossEntropyOps::nll_backward)));
+    m.impl("nll_loss_double_backward", TORCH_BOX((&CrossEntropyOps::nll_double_backward)));
+    m.impl("cross_entropy", TORCH_BOX((&CrossEntropyOps::forward)));
+    m.impl("cross_entropy_backward", TORCH_BOX((&CrossEntropyOps::backward)));
+    m.impl("cross_entropy_backward_", TORCH_BOX((&CrossEntropyOps::backward_)));
+    m.impl("cross_entropy_double_backward", TORCH_BOX((&CrossEntropyOps::double_backward)));
+  }
+
+ private:
+  // The operands, checked and in one layout; what the kernels point at stays alive in here.
+  struct Problem {
+    Tensor logits, target;
+    ScalarType compute;
+    int64_t planes;
+    cpu::CrossEntropyRows args{};
+    std::vector<Tensor> alive;
+
+    Problem(const Tensor& x, const Tensor& t, const Maybe& weight, int64_t ignore_index,
+            double label_smoothing, double z_loss, double softcap, bool with_entropy)
+        : logits(x), target(t), class_dim_(x.dim() == 1 ? 0 : 1) {
+      STD_TORCH_CHECK(x.dim() > 0, "fastact::cross_entropy: expected logits with a class dimension");
+      compute = compute_type(x.scalar_type());
+      if (!x.is_contiguous() && !is_contiguous_with_last(x, class_dim_))
+        logits = torch::stable::contiguous(x);
+      if (logits.is_contiguous()) {
+        args.rows = contiguous_rows(logits, class_dim_);
+      } else {
+        const int64_t classes = x.size(class_dim_);
+        args.rows = cpu::Rows::dense(classes ? x.numel() / classes : 0, classes, 1);
+      }
+      args.logits = logits.data_ptr();
+      if (t.scalar_type() == ScalarType::Long) {
+        STD_TORCH_CHECK(t.numel() == args.rows.count(), "fastact::cross_entropy: expected a target for "
+                        "each row of logits");
+        target = torch::stable::contiguous(t);
+        args.target = static_cast<const int64_t*>(target.data_ptr());
+      } else {
+        check_alike(Kernels::name, {&x, &t});
+        target = laid_out(t);
+        args.probabilities = target.data_ptr();
+      }
+      if (weight) {
+        STD_TORCH_CHECK(weight->dim() == 1 && weight->numel() == args.rows.classes,
+                        "fastact::cross_entropy: expected a weight for each class");
+        args.weight = keep(converted(*weight, compute));
+      }
+      args.ignore_index = ignore_index;
+      args.label_smoothing = label_smoothing;
+      args.z_loss = z_loss;
+      args.softcap = softcap;
+      has_mass_ = args.probabilities != nullptr || label_smoothing > 0;
+      has_mean_ = with_entropy;
+      planes = 2 + has_mass_ + has_mean_;
+    }
+    Problem(const Problem&) = delete;
+
+    std::vector<int64_t> row_sizes() const {
+      std::vector<int64_t> sizes;
+      for (int64_t d = 0; d < logits.dim(); ++d)
+        if (d != class_dim_) sizes.push_back(logits.size(d));
+      return sizes;
+    }
+
+    Tensor laid_out(const Tensor& t) const {
+      if (have_one_layout(t, logits)) return t;
+      Tensor copy = torch::stable::empty_like(logits);
+      torch::stable::copy_(copy, t);
+      return copy;
+    }
+
+    void use_stats(const Tensor& stats) {
+      const int64_t bytes = args.rows.count() * int64_t(stats.element_size());
+      char* plane = static_cast<char*>(stats.data_ptr());
+      const auto next = [&] { return std::exchange(plane, plane + bytes); };
+      STD_TORCH_CHECK(stats.is_contiguous() && stats.scalar_type() == compute &&
+                          stats.numel() == planes * args.rows.count(),
+                      "fastact::cross_entropy_backward: expected the stats of its forward");
+      args.max = next();
+      args.rest = next();
+      if (has_mass_) args.mass = next();
+      if (has_mean_) args.mean = next();
+    }
+
+    void use_grads(const Maybe& loss, const Maybe& lse, const Maybe& entropy, const Tensor& total,
+                   int64_t reduction) {
+      const int64_t rows = args.rows.count();
+      const auto use = [&](const Maybe& grad, int64_t numel) -> void* {
+        if (!grad) return nullptr;
+        STD_TORCH_CHECK(grad->numel() == numel,
+                        "fastact::cross_entropy_backward: expected gradients of the outputs' shapes");
+        return keep(converted(*grad, compute));
+      };
+      if (loss && reduction == mean) {
+        Tensor scaled = torch::stable::new_empty(logits, {}, compute);
+        set_scalar(scaled, get_scalar(converted(*loss, compute), 0) / get_scalar(total, 0));
+        args.grad_loss = keep(scaled);
+      } else {
+        args.grad_loss = use(loss, reduction == none ? rows : 1);
+      }
+      args.grad_lse = use(lse, rows);
+      args.grad_entropy = use(entropy, rows);
+      args.reduced = reduction != none;
+    }
+
+    // Runs the forward kernel, and reduces.
+    Tensor loss(int64_t reduction, bool full_precision, Tensor& total) {
+      check_target_range();
+      const bool reduced = reduction != none;
+      Tensor loss =
+          torch::stable::new_empty(logits, reduced ? std::vector<int64_t>() : row_sizes(), compute);
+      if (!reduced) args.loss = loss.data_ptr();
+      std::vector<double> sums(2 * args.rows.groups());
+      args.sums = sums.data();
+      run(kernels().forward);
+      double loss_sum = 0, weight_sum = 0;
+      for (size_t i = 0; i < sums.size(); i += 2) {
+        loss_sum += sums[i];
+        weight_sum += sums[i + 1];
+      }
+      if (reduced) set_scalar(loss, reduction == mean ? loss_sum / weight_sum : loss_sum);
+      total = torch::stable::new_empty(logits, {}, compute);
+      set_scalar(total, weight_sum);
+      return full_precision ? loss : converted(loss, logits.scalar_type());
+    }
+
+    void check_target_range() const {
+      if (args.target == nullptr) return;
+      const int64_t rows = args.rows.count(), classes = args.rows.classes;
+      std::atomic<int64_t> bad = rows;
+      parallel(rows, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+          if (uint64_t(args.target[i]) >= uint64_t(classes) && args.target[i] != args.ignore_index) {
+            int64_t first = bad;
+            while (i < first && !bad.compare_exchange_weak(first, i)) {
+            }
+            return;
+          }
+      });
+      STD_TORCH_CHECK(bad == rows, "fastact::cross_entropy: target ", args.target[bad % (rows + !rows)],
+                      " at row ", bad.load(), " is out of bounds for ", classes, " classes");
+    }
+
+    const cpu::CrossEntropyKernels& kernels() const {
+      return Kernels::at(logits.scalar_type(), args.rows.lane_is_row());
+    }
+    void run(cpu::CrossEntropyKernel kernel) const {
+      if (args.rows.count() > 0) run_rows(kernel, args);
+    }
+
+   private:
+    void* keep(Tensor t) {
+      alive.push_back(t);
+      return t.data_ptr();
+    }
+
+    int64_t class_dim_;
+    bool has_mass_, has_mean_;
+  };
+};
+
+}  // namespace fastact

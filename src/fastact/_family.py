@@ -1,0 +1,119 @@
+"""What Python knows of an op and its derivatives: a family.
+
+A family is three ops, from which autograd, vmap and torch.compile are derived by one text each::
+
+    forward(*tensors, *constants) -> outputs
+    backward(*grads, *saved, *constants) -> one gradient for each primal
+    double_backward(*v, *grads, *saved, *constants)
+        -> (one gradient for each of grads, one for each primal)
+
+``tensors`` are the primals, which are differentiated, and what is not: targets and weights. Of the
+outputs the first few are differentiable, each with its gradient in ``grads``. ``saved`` begins with
+what the derivatives are taken by: the primals, or the output in their place. ``v`` is the gradient
+of the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+
+def _none_passive(_constants: tuple[Any, ...]) -> tuple[int, ...]:
+    return ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Family:
+    """One op with its derivatives, in one namespace."""
+
+    name: str
+    symbol: str  # of the autograd Function
+    schemas: tuple[str, str, str]  # without the names
+    fakes: tuple[Callable[..., Any], ...]
+    # How each op maps over a batch: (op, info, in_dims, *args) -> (outputs, out_dims)
+    batching: tuple[Callable[..., Any], ...]
+
+    primals: int
+    tensors: int
+    outputs: int = 1  # that are differentiable
+    saves: int  # how many tensors are saved, None counted
+    saved: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]]  # of args and outputs
+    # The indices of the outputs that are not differentiable, with these constants.
+    passive: Callable[[tuple[Any, ...]], tuple[int, ...]] = _none_passive
+    # Gradients that say "none": (saved, constants) -> grads. double_backward's first results do not
+    # depend on grads, and are what forward mode asks for.
+    no_grads: Callable[..., tuple[Any, ...]]
+    # What double_backward returns, as differentiable torch code
+    composition: Callable[..., tuple[Any, ...]]
+    symmetric: bool = False  # the Jacobian: forward mode is backward
+    linear: bool = False  # in the primals: double_backward returns nothing for them
+    overwrites: tuple[str, str] | None = None  # an op in place: what follows the name; the schema
+
+    # OpOverloads, once the family is defined.
+    forward: Any = None
+    backward: Any = None
+    double_backward: Any = None
+    inplace: Any = None
+
+
+AnyFamily = TypeVar("AnyFamily", bound=Family)
+
+
+def define(family: AnyFamily, library: torch.library.Library) -> AnyFamily:
+    """Defines the ops of a family in a library, with their fake kernels."""
+    suffixes = ("", "_backward", "_double_backward")
+    for suffix, schema, fake in zip(suffixes, family.schemas, family.fakes, strict=True):
+        name = family.name + suffix
+        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl(name, fake, "Meta")
+    ops = getattr(torch.ops, library.ns)
+    forward, backward, double_backward = (
+        getattr(ops, family.name + suffix).default for suffix in suffixes
+    )
+    inplace = None
+    if family.overwrites is not None:
+        suffix, schema = family.overwrites
+        library.define(family.name + suffix + schema)
+        library.impl(family.name + suffix, lambda *_: None, "Meta")
+        inplace = getattr(ops, family.name + suffix).default
+    return replace(
+        family,
+        forward=forward,
+        backward=backward,
+        double_backward=double_backward,
+        inplace=inplace,
+    )
+
+
+def as_tuple(result: Any) -> tuple[Any, ...]:
+    """What an op returned, also where that is one tensor."""
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def elementwise_batching(dim_at: int | None = None) -> Callable[..., Any]:
+    """The rule of ops whose tensors share one shape: batch dimensions go first.
+
+    Args:
+        dim_at: where among the arguments a dimension stands, which then moves by one.
+    """
+
+    def rule(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        batched = []
+        for arg, dim in zip(args, in_dims, strict=True):
+            if not isinstance(arg, Tensor):
+                batched.append(arg)
+            elif dim is None:
+                batched.append(arg.expand(info.batch_size, *arg.shape))
+            else:
+                batched.append(arg.movedim(dim, 0))
+        if dim_at is not None:
+            batched[dim_at] += 1
+        result = op(*batched)
+        return result, (0 if isinstance(result, Tensor) else (0,) * len(result))
+
+    return rule

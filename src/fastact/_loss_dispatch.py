@@ -1,0 +1,392 @@
+"""From a public softmax or loss to a kernel: checks, and who answers a call."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Real
+from typing import Any, NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _compositions
+from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
+from ._backend import STATE
+from ._compositions import REDUCTIONS, class_dim
+from ._dispatch import PLAIN, apply, is_served
+
+# Fewer elements than this go to torch in "auto", without and with a gradient to record: measured by
+# benchmarks/cutoffs.py.
+CUTOFFS = {
+    "softmax": (2**12, 2**13),
+    "log_softmax": (2**12, 2**13),
+    "nll_loss": (2**30, 2**20),
+    "cross_entropy": (2**8, 2**8),
+    "bce_with_logits": (2**8, 2**8),
+}
+
+
+def _answers(op: str, records: bool, x: Tensor, others: tuple[Tensor | None, ...] = ()) -> bool:
+    """Whether a kernel of ours answers; "auto" leaves to torch what it does faster."""
+    choice = STATE.choice
+    if choice.functions and op not in choice.functions:
+        if choice.name != "auto":
+            raise NotImplementedError(f"{op}(): the backend {choice.name!r} has no kernel for it")
+        return False
+    for name, t in zip(("target", "weight", "pos_weight"), others, strict=False):
+        if t is not None and not (type(t) in PLAIN or torch.compiler.is_compiling()):
+            if choice.name in ("compiled", "numba"):
+                raise NotImplementedError(
+                    f"{op}(): the backend {choice.name!r} takes plain tensors; argument "
+                    f"{name!r} is a {type(t).__name__}"
+                )
+            return False
+    return is_served(op, "input", x) and not (
+        choice.cutoffs and x.numel() < CUTOFFS[op][records]
+    )
+
+
+def _records(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+def check_tensors(op: str, **tensors: Tensor | None) -> None:
+    """Raises where an argument is no tensor; what may be None is only looked at if it is not."""
+    for name, t in tensors.items():
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{op}(): argument {name!r} must be Tensor, not {type(t).__name__}")
+
+
+def check_devices(op: str, x: Tensor, **others: Tensor | None) -> None:
+    for name, t in others.items():
+        if t is not None and t.device != x.device:
+            raise RuntimeError(
+                f"{op}(): expected all tensors to be on the same device; got input on {x.device} "
+                f"and {name} on {t.device}"
+            )
+
+
+def reduction_number(
+    op: str, reduction: str, size_average: bool | None = None, reduce: bool | None = None
+) -> int:
+    """torch's number of a reduction, also from the two arguments that it replaced."""
+    if size_average is not None or reduce is not None:
+        if reduce is False:
+            reduction = "none"
+        else:
+            reduction = "sum" if size_average is False else "mean"
+        warnings.warn(
+            f"size_average and reduce args will be deprecated, please use reduction={reduction!r} "
+            "instead.",
+            stacklevel=4,
+        )
+    if reduction not in REDUCTIONS:
+        raise ValueError(
+            f"{op}(): {reduction!r} is not a valid value for reduction; expected one of "
+            f"{', '.join(REDUCTIONS)}"
+        )
+    return REDUCTIONS.index(reduction)
+
+
+# --------------------------------------------------------------------------------------------------
+# Softmax
+
+
+def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
+    """softmax or log_softmax of x, first converted to dtype."""
+    check_tensors(op, input=x)
+    if not isinstance(dim, (int, torch.SymInt)):
+        raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
+    rank = max(x.dim(), 1)
+    if not -rank <= dim < rank:
+        raise IndexError(
+            f"{op}(): dimension out of range (expected to be in range of [{-rank}, {rank - 1}], "
+            f"but got dim {dim})"
+        )
+    if dtype is not None and x.dtype != dtype:
+        x = x.to(dtype)
+    records = _records(x)
+    if not _answers(op, records, x):
+        y: Tensor = getattr(F, op)(x, dim)
+        return y
+    return apply(STATE.choice.functions[op], records, x, dim % rank)
+
+
+# --------------------------------------------------------------------------------------------------
+# Losses over classes
+
+
+def _check_target(op: str, x: Tensor, target: Tensor) -> None:
+    """That there is an index for each row."""
+    if target.dtype not in (torch.int64, torch.uint8):
+        name = str(target.dtype).removeprefix("torch.")
+        raise RuntimeError(f"{op}(): expected target dtype to be Long or Byte, but got {name}")
+    if x.dim() == 0:
+        raise RuntimeError(f"{op}(): expected input to have a class dimension; got a 0-dim tensor")
+    if x.dim() == 1:
+        if target.dim() > 1 or target.numel() != 1:
+            raise RuntimeError(
+                f"{op}(): expected a 0-dim target for input of shape {tuple(x.shape)}; got target "
+                f"of shape {tuple(target.shape)}"
+            )
+        return
+    if target.dim() != x.dim() - 1:
+        raise RuntimeError(
+            f"{op}(): expected target to have {x.dim() - 1} dimensions, those of input without the "
+            f"classes; got input {tuple(x.shape)} and target {tuple(target.shape)}"
+        )
+    if target.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"{op}(): Expected input batch_size ({x.shape[0]}) to match target batch_size "
+            f"({target.shape[0]})."
+        )
+    if target.shape[1:] != x.shape[2:]:
+        raise RuntimeError(
+            f"{op}(): size mismatch (got input: {list(x.shape)}, target: {list(target.shape)})"
+        )
+
+
+def _check_weight(op: str, x: Tensor, weight: Tensor | None) -> None:
+    if weight is None:
+        return
+    check_tensors(op, weight=weight)
+    classes = x.shape[class_dim(x)]
+    if weight.dim() != 1 or weight.shape[0] != classes:
+        raise RuntimeError(
+            f"{op}(): weight tensor should be defined either for all {classes} classes or no "
+            f"classes but got weight tensor of shape: {list(weight.shape)}"
+        )
+    if weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise RuntimeError(
+            f"{op}(): expected weight to have input's dtype {x.dtype} but found {weight.dtype}"
+        )
+
+
+def _raise_for_target(op: str, x: Tensor, target: Tensor, ignore_index: int) -> None:
+    """Raises where a target is out of range; called once a kernel has refused."""
+    if target.is_floating_point() or transforms_active():
+        return
+    classes = x.shape[class_dim(x)]
+    bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
+    where = bad.nonzero()
+    if len(where):
+        position = where[0].tolist()
+        value = target[tuple(position)].item()
+        at = f"target[{', '.join(map(str, position))}]" if position else "target"
+        raise IndexError(
+            f"{op}(): Target {value} is out of bounds: {at} is not a class index of input with "
+            f"{classes} classes, nor ignore_index ({ignore_index})"
+        )
+
+
+def nll_loss(
+    x: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: int
+) -> Tensor:
+    op = "nll_loss"
+    check_tensors(op, input=x, target=target)
+    _check_target(op, x, target)
+    _check_weight(op, x, weight)
+    check_devices(op, x, target=target, weight=weight)
+    records = _records(x)
+    if torch.is_autocast_enabled(x.device.type) or not _answers(op, records, x, (target, weight)):
+        return F.nll_loss(
+            x, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction]
+        )
+    if x.dim() == 1:
+        target = target.reshape(())
+    functions = STATE.choice.functions[op]
+    try:
+        loss, _ = apply(functions, records, x, target.long(), weight, reduction, ignore_index)
+    except RuntimeError:
+        _raise_for_target(op, x, target, ignore_index)
+        raise
+    y: Tensor = loss
+    return y
+
+
+def _check_number(op: str, name: str, value: object, low: float, high: float | None = None) -> None:
+    if not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
+        raise TypeError(f"{op}(): argument {name!r} must be float, not {type(value).__name__}")
+    if not value >= low or (high is not None and not value <= high):
+        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ValueError(f"{op}(): {name} must be {bounds}; got {value}")
+
+
+def _check_probabilities(op: str, x: Tensor, target: Tensor, ignore_index: int) -> None:
+    if not target.is_floating_point():
+        name = str(target.dtype).removeprefix("torch.")
+        raise RuntimeError(
+            f"{op}(): Expected floating point type for target with class probabilities, got {name}"
+        )
+    if ignore_index >= 0:
+        raise RuntimeError(
+            f"{op}(): ignore_index is not supported for floating point target; got {ignore_index}"
+        )
+    if x.dim() == 0:
+        raise RuntimeError(f"{op}(): expected input to have a class dimension; got a 0-dim tensor")
+
+
+def _check_inplace(op: str, x: Tensor) -> None:
+    base = x._base if x._is_view() else x
+    if base is not None and base.is_leaf and base.requires_grad:
+        kind = "is a view of a leaf" if base is not x else "is a leaf"
+        raise RuntimeError(
+            f"{op}(): inplace_backward=True writes the gradient over the logits, but argument "
+            f"'input' {kind} that requires grad and would lose its value; compute it from "
+            "something, or leave the option out"
+        )
+    if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
+        raise RuntimeError(
+            f"{op}(): inplace_backward=True needs logits with a place of memory for each element; "
+            f"got shape {tuple(x.shape)} with strides {x.stride()}"
+        )
+
+
+def _refuse_normalizer(op: str, reduction: int, normalizer: object) -> None:
+    if reduction != 1:
+        raise ValueError(
+            f"{op}(): normalizer takes the place of the count in reduction='mean'; got "
+            f"reduction={REDUCTIONS[reduction]!r}"
+        )
+    if isinstance(normalizer, Tensor):
+        if normalizer.numel() != 1:
+            raise ValueError(
+                f"{op}(): normalizer must be a number or a tensor of one element; got shape "
+                f"{tuple(normalizer.shape)}"
+            )
+    elif not isinstance(normalizer, (Real, torch.SymFloat, torch.SymInt)):
+        raise TypeError(
+            f"{op}(): argument 'normalizer' must be a number or a Tensor, not "
+            f"{type(normalizer).__name__}"
+        )
+
+
+def cross_entropy(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+    inplace_backward: bool,
+    z_loss: float,
+    softcap: float | None,
+    normalizer: float | Tensor | None,
+    return_lse: bool,
+    return_entropy: bool,
+) -> Tensor | tuple[Tensor, ...]:
+    op = "cross_entropy"
+    check_tensors(op, input=x, target=target)
+    if label_smoothing != 0.0 and not 0.0 <= label_smoothing <= 1.0:
+        raise RuntimeError(
+            f"{op}(): label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
+        )
+    probabilities = target.shape == x.shape
+    if probabilities:
+        _check_probabilities(op, x, target, ignore_index)
+    else:
+        _check_target(op, x, target)
+    _check_weight(op, x, weight)
+    check_devices(op, x, target=target, weight=weight)
+    plain = not (z_loss or softcap is not None or return_lse or return_entropy)
+    if not plain:
+        _check_number(op, "z_loss", z_loss, 0.0)
+        if softcap is not None:
+            _check_number(op, "softcap", softcap, 0.0)
+            if softcap == 0:
+                raise ValueError(f"{op}(): softcap must be above 0, or None for none; got 0")
+    if normalizer is not None:
+        _refuse_normalizer(op, reduction, normalizer)
+    records = _records(x)
+    if inplace_backward and records:
+        _check_inplace(op, x)
+
+    autocast = torch.is_autocast_enabled(x.device.type)
+    if probabilities and target.dtype != x.dtype:
+        dtype = torch.promote_types(x.dtype, target.dtype)
+        x, target = x.to(dtype), target.to(dtype)
+    elif not probabilities:
+        target = target.long()
+        if x.dim() == 1:
+            target = target.reshape(())
+    divided = normalizer is not None
+    constants = (
+        2 if divided else reduction,
+        ignore_index,
+        float(label_smoothing),
+        float(z_loss),
+        0.0 if softcap is None else float(softcap),
+        autocast or divided,
+        return_lse,
+        return_entropy,
+    )
+    ours = _answers(op, records, x, (target, weight))
+    if ours and (probabilities or weight is not None):
+        ours = not (may_be_tracked(target) or may_be_tracked(weight))
+    if ours:
+        function = STATE.choice.functions[op]
+        try:
+            if inplace_backward and records and not transforms_active():
+                results = inplace_cross_entropy().record(x, target, weight, *constants)
+            else:
+                results = apply(function, records, x, target, weight, *constants)
+        except RuntimeError:
+            _raise_for_target(op, x, target, ignore_index)
+            raise
+    else:
+        results = _compositions.cross_entropy(x, target, weight, *constants)
+    loss, lse, entropy = results[:3]
+    if divided:
+        loss = loss / normalizer
+        loss = loss if autocast else loss.to(x.dtype)
+    if not (return_lse or return_entropy):
+        y: Tensor = loss
+        return y
+    return (loss, *((lse,) if return_lse else ()), *((entropy,) if return_entropy else ()))
+
+
+# --------------------------------------------------------------------------------------------------
+# Binary cross entropy
+
+
+def _refuse_expansion(op: str, name: str, t: Tensor, x: Tensor) -> NoReturn:
+    raise RuntimeError(
+        f"{op}(): {name} of shape {tuple(t.shape)} cannot be broadcast to input of shape "
+        f"{tuple(x.shape)}"
+    ) from None
+
+
+def bce_with_logits(
+    x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: int
+) -> Tensor:
+    op, kernel = "binary_cross_entropy_with_logits", "bce_with_logits"
+    check_tensors(op, input=x, target=target)
+    if target.shape != x.shape:
+        raise ValueError(
+            f"{op}(): Target size ({target.shape}) must be the same as input size ({x.shape})"
+        )
+    expanded = []
+    for name, t in (("weight", weight), ("pos_weight", pos_weight)):
+        if t is not None:
+            check_tensors(op, **{name: t})
+            try:
+                expanded.append(t.expand(x.shape))
+                continue
+            except RuntimeError:
+                _refuse_expansion(op, name, t, x)
+        expanded.append(None)
+    others = (target, *expanded)
+    check_devices(op, x, target=target, weight=weight, pos_weight=pos_weight)
+    records = _records(x)
+    ours = (
+        not torch.is_autocast_enabled(x.device.type)
+        and all(t is None or t.dtype == x.dtype for t in others)
+        and _answers(kernel, records, x, others)
+        and not any(may_be_tracked(t) for t in others)
+    )
+    if not ours:
+        return F.binary_cross_entropy_with_logits(
+            x, target, weight, pos_weight=pos_weight, reduction=REDUCTIONS[reduction]
+        )
+    return apply(STATE.choice.functions[kernel], records, x, *others, reduction)
