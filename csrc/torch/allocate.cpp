@@ -1,15 +1,20 @@
 #include "allocate.h"
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <cstdint>
+#include <array>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
 namespace fastact {
+
+using torch::headeronly::ScalarType;
+
 namespace {
 
 // Fresh memory is zeroed by the kernel page by page at its first touch, which costs more than the
@@ -23,16 +28,24 @@ void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t byt
 #endif
 }
 
-// Whether x is contiguous, but not in its strides along dimensions of size 1, or being empty: outputs
-// have the strides of a fresh tensor then.
-bool has_odd_strides(const Tensor& x) {
-  if (!x.is_contiguous()) return false;
-  int64_t expected = 1;
-  for (int64_t d = x.dim() - 1; d >= 0; --d) {
-    if (x.stride(d) != expected) return true;
-    expected *= std::max<int64_t>(x.size(d), 1);
+// Through the C interface that torch::stable::new_empty reaches by way of the dispatcher, which takes
+// longer than a small kernel.
+Tensor empty(const Tensor& x, std::span<const int64_t> sizes, int32_t dtype) {
+  constexpr size_t usual = 8;
+  std::array<int64_t, usual> few;
+  std::vector<int64_t> many(sizes.size() > usual ? sizes.size() : 0);
+  int64_t* strides = many.empty() ? few.data() : many.data();
+  int64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= std::max<int64_t>(sizes[d], 1);
   }
-  return false;
+  int32_t device_type;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device_type));
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides, dtype,
+                                                  device_type, x.get_device(), &handle));
+  return Tensor(handle);
 }
 
 Tensor advised(Tensor y) {
@@ -43,12 +56,22 @@ Tensor advised(Tensor y) {
 
 }  // namespace
 
+Tensor allocate_small(const Tensor& x, std::span<const int64_t> sizes, ScalarType dtype) {
+  return empty(x, sizes,
+               dtype == ScalarType::Double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32());
+}
+
 Tensor allocate_contiguous(const Tensor& x) {
-  return advised(torch::stable::new_empty(x, x.sizes()));
+  int32_t dtype;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+  const auto sizes = x.sizes();
+  return advised(empty(x, {sizes.data(), sizes.size()}, dtype));
 }
 
 Tensor allocate_like(const Tensor& x) {
-  return has_odd_strides(x) ? allocate_contiguous(x) : advised(torch::stable::empty_like(x));
+  // A dense tensor keeps its strides, but those of a contiguous one may be odd where nothing hangs
+  // on them, and a fresh tensor's are not.
+  return x.is_contiguous() ? allocate_contiguous(x) : advised(torch::stable::empty_like(x));
 }
 
 }  // namespace fastact

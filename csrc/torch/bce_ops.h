@@ -113,7 +113,7 @@ class BceOps {
       double sum = 0;
       for (double part : sums_) sum += part;
       if (reduction_ == Reduction::mean) sum /= double(x.numel());
-      Tensor wide = torch::stable::new_empty(x, {}, compute_type(x.scalar_type()));
+      Tensor wide = allocate_small(x, {}, compute_type(x.scalar_type()));
       set_scalar(wide, sum);
       return converted(wide, x.scalar_type());
     }

@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <array>
 #include <atomic>
 #include <optional>
 #include <string>
@@ -30,9 +31,9 @@ class CrossEntropyOps {
       bool with_entropy) {
     Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
     const std::vector<int64_t> each = p.row_sizes(), nothing = {0};
-    Tensor stats = torch::stable::new_empty(logits, {p.planes, p.args.rows.count()}, p.compute);
-    Tensor lse = torch::stable::new_empty(logits, with_lse ? each : nothing, p.compute);
-    Tensor entropy = torch::stable::new_empty(logits, with_entropy ? each : nothing, p.compute);
+    Tensor stats = allocate_small(logits, std::array{p.planes, p.args.rows.count()}, p.compute);
+    Tensor lse = allocate_small(logits, with_lse ? each : nothing, p.compute);
+    Tensor entropy = allocate_small(logits, with_entropy ? each : nothing, p.compute);
     p.use_stats(stats);
     if (with_lse) p.args.lse = lse.data_ptr();
     if (with_entropy) p.args.entropy = entropy.data_ptr();
@@ -80,9 +81,9 @@ class CrossEntropyOps {
     p.args.v = v.data_ptr();
     p.use_stats(stats);
     p.use_grads(grad_loss, grad_lse, grad_entropy, total, reduction);
-    Tensor by_loss = torch::stable::new_empty(logits, each, p.compute);
-    Tensor by_lse = torch::stable::new_empty(logits, with_lse ? each : nothing, p.compute);
-    Tensor by_entropy = torch::stable::new_empty(logits, with_entropy ? each : nothing, p.compute);
+    Tensor by_loss = allocate_small(logits, each, p.compute);
+    Tensor by_lse = allocate_small(logits, with_lse ? each : nothing, p.compute);
+    Tensor by_entropy = allocate_small(logits, with_entropy ? each : nothing, p.compute);
     p.args.grad_grad_loss = by_loss.data_ptr();
     if (with_lse) p.args.grad_grad_lse = by_lse.data_ptr();
     if (with_entropy) p.args.grad_grad_entropy = by_entropy.data_ptr();
@@ -94,7 +95,7 @@ class CrossEntropyOps {
     if (reduction != none) {
       double total_sum = 0;
       for (int64_t row = 0; row < by_loss.numel(); ++row) total_sum += get_scalar(by_loss, row);
-      by_loss = torch::stable::new_empty(logits, scalar, p.compute);
+      by_loss = allocate_small(logits, scalar, p.compute);
       set_scalar(by_loss, reduction == mean ? total_sum / get_scalar(total, 0) : total_sum);
     }
     if (!full_precision) by_loss = converted(by_loss, logits.scalar_type());
@@ -222,9 +223,10 @@ class CrossEntropyOps {
         return keep(converted(*grad, compute));
       };
       if (loss && reduction == mean) {
-        Tensor scaled = torch::stable::new_empty(logits, {}, compute);
-        set_scalar(scaled, get_scalar(converted(*loss, compute), 0) / get_scalar(total, 0));
-        args.grad_loss = keep(scaled);
+        const double grad = get_scalar(converted(*loss, compute), 0) / get_scalar(total, 0);
+        scalar_ = float(grad);
+        double_scalar_ = grad;
+        args.grad_loss = compute == ScalarType::Double ? static_cast<void*>(&double_scalar_) : &scalar_;
       } else {
         args.grad_loss = use(loss, reduction == none ? rows : 1);
       }
@@ -238,7 +240,7 @@ class CrossEntropyOps {
       check_target_range();
       const bool reduced = reduction != none;
       Tensor loss =
-          torch::stable::new_empty(logits, reduced ? std::vector<int64_t>() : row_sizes(), compute);
+          allocate_small(logits, reduced ? std::vector<int64_t>() : row_sizes(), compute);
       if (!reduced) args.loss = loss.data_ptr();
       std::vector<double> sums(2 * args.rows.groups());
       args.sums = sums.data();
@@ -249,7 +251,7 @@ class CrossEntropyOps {
         weight_sum += sums[i + 1];
       }
       if (reduced) set_scalar(loss, reduction == mean ? loss_sum / weight_sum : loss_sum);
-      total = torch::stable::new_empty(logits, {}, compute);
+      total = allocate_small(logits, {}, compute);
       set_scalar(total, weight_sum);
       return full_precision ? loss : converted(loss, logits.scalar_type());
     }
@@ -286,6 +288,8 @@ class CrossEntropyOps {
 
     int64_t class_dim_;
     bool has_mass_, has_mean_;
+    float scalar_;  // the gradient of a mean
+    double double_scalar_;
   };
 };
 

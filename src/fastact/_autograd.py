@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from . import _private
-from ._family import Family, as_tuple
+from ._family import Family, as_tuple, no_passive
 from ._library import families, library
 from ._pointwise import PointwiseFamily
 from ._private import below_autograd, dual_level_active, functorch_active
@@ -230,8 +230,34 @@ class Functions:
                     grads[i] = grad
                 return tuple(grads)
 
+        class Eager(Op):
+            """Forward, but returns nothing that was not asked for, which costs a microsecond each."""
+
+            symbol = family.symbol
+            overload = forward_op
+
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                with below_autograd():
+                    outputs = forward_op(*args)
+                ctx.constants = constants = args[tensors:]
+                ctx.save_for_backward(*find_saved(args, outputs))
+                ctx.set_materialize_grads(False)
+                return family.asked(outputs, constants)
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+                if len(grads) < m:
+                    passive, given = find_passive(ctx.constants), iter(grads)
+                    grads = tuple(None if i in passive else next(given) for i in range(m))
+                return Forward.backward(ctx, *grads)
+
         self.forward, self.backward, self.double_backward = Forward, Backward, Double
-        self.inplace = self._inplace(Backward) if isinstance(family, PointwiseFamily) and family.overwrites else None
+        # What an eager call records.
+        self.eager = Forward if find_passive is no_passive else Eager
+        self.inplace = None
+        if isinstance(family, PointwiseFamily) and family.inplace is not None:
+            self.inplace = self._inplace(Backward)
 
     def _inplace(self, backward: type[Op]) -> type[Op]:
         family = self.family
@@ -308,7 +334,7 @@ def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., 
 def inplace_cross_entropy() -> type[Op]:
     """cross_entropy whose backward writes the gradient over the logits, in eager code."""
     family = families("fastact")["cross_entropy"]
-    forward = functions("fastact")["cross_entropy"].forward
+    eager = functions("fastact")["cross_entropy"].eager
 
     class InplaceBackward(Op):
         symbol = "CrossEntropyInplaceBackward"
@@ -316,14 +342,16 @@ def inplace_cross_entropy() -> type[Op]:
 
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
-            return forward.forward(ctx, *args)
+            return eager.forward(ctx, *args)
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
             saved, constants = ctx.saved_tensors, ctx.constants
             rest = (None,) * (2 + len(constants))
-            if all(grad is None for grad in grads[:3]):
+            if all(grad is None for grad in grads):
                 return (None, *rest)
+            passive, given = family.passive(constants), iter(grads)
+            grads = tuple(None if i in passive else next(given) for i in range(family.outputs))
             if torch.is_grad_enabled():
                 raise RuntimeError(
                     "cross_entropy(): with inplace_backward=True the gradient overwrites the "
@@ -332,7 +360,7 @@ def inplace_cross_entropy() -> type[Op]:
                 )
             logits = saved[0].detach()
             with below_autograd():
-                family.inplace(*grads[:3], logits, *saved[1:], *constants)
+                family.inplace(*grads, logits, *saved[1:], *constants)
             # Whoever else has saved the logits is refused them from now on.
             torch.autograd.graph.increment_version(logits)
             return (logits, *rest)

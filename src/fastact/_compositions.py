@@ -113,8 +113,8 @@ def cross_entropy(
     full_precision: bool,
     with_lse: bool,
     with_entropy: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss, log-sum-exp and entropy by torch's own ops, any of them differentiable."""
+) -> Tensor | tuple[Tensor, ...]:
+    """The loss, with log-sum-exp and entropy where asked for, by torch's own ops."""
     dim = class_dim(x)
     wide = compute_dtype(x.dtype)
     z = capped(x, softcap)
@@ -126,9 +126,8 @@ def cross_entropy(
         reduction=REDUCTIONS[reduction],
         label_smoothing=label_smoothing,
     )
-    lse = entropy = None
     if not (z_loss or with_lse or with_entropy):
-        return loss, lse, entropy
+        return loss
     z = z.to(wide)
     if target.is_floating_point():
         used = torch.ones_like(z.sum(dim), dtype=torch.bool)
@@ -146,12 +145,15 @@ def cross_entropy(
                 rows = rows * weight.to(wide)[torch.where(used, target, 0)]
             extra = extra / rows.sum()
         loss = (loss.to(wide) + extra).to(loss.dtype)
+    results = [loss]
+    if with_lse:
+        results.append(lse)
     if with_entropy:
         log_p = torch.log_softmax(z, dim)
         p = log_p.exp()
         entropy = -(p * log_p.masked_fill(p == 0, 0.0)).sum(dim)
-        entropy = torch.where(used, entropy, 0.0)
-    return loss, lse if with_lse else None, entropy
+        results.append(torch.where(used, entropy, 0.0))
+    return tuple(results) if len(results) > 1 else loss
 
 
 def cross_entropy_double_backward(

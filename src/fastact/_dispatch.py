@@ -62,13 +62,17 @@ def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def apply(functions: Functions, records: bool, *args: Any) -> Any:
-    """An op by the cheapest way that is right: see _autograd.py."""
+    """An op's differentiable outputs, by the cheapest way that is right: see _autograd.py."""
     if transforms_active():
-        return functions.family.forward(*args)
-    if records:
-        return functions.forward.record(*args)
-    with below_autograd():
-        return functions.family.forward(*args)
+        result = functions.family.forward(*args)
+    elif records:
+        return functions.eager.record(*args)
+    else:
+        with below_autograd():
+            result = functions.family.forward(*args)
+    if isinstance(result, Tensor):
+        return result
+    return functions.family.asked(result, args[functions.family.tensors :])
 
 
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 
-def _none_passive(_constants: tuple[Any, ...]) -> tuple[int, ...]:
+def no_passive(_constants: tuple[Any, ...]) -> tuple[int, ...]:
+    """All outputs are differentiable."""
     return ()
 
 
@@ -44,7 +45,7 @@ class Family:
     saves: int  # how many tensors are saved, None counted
     saved: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]]  # of args and outputs
     # The indices of the outputs that are not differentiable, with these constants.
-    passive: Callable[[tuple[Any, ...]], tuple[int, ...]] = _none_passive
+    passive: Callable[[tuple[Any, ...]], tuple[int, ...]] = no_passive
     # Gradients that say "none": (saved, constants) -> grads. double_backward's first results do not
     # depend on grads, and are what forward mode asks for.
     no_grads: Callable[..., tuple[Any, ...]]
@@ -53,6 +54,12 @@ class Family:
     symmetric: bool = False  # the Jacobian: forward mode is backward
     linear: bool = False  # in the primals: double_backward returns nothing for them
     overwrites: tuple[str, str] | None = None  # an op in place: what follows the name; the schema
+
+    def asked(self, outputs: tuple[Any, ...], constants: tuple[Any, ...]) -> Any:
+        """The differentiable outputs: one tensor, or a tuple of several."""
+        passive = self.passive(constants)
+        asked = tuple(t for i, t in enumerate(outputs) if i not in passive)
+        return asked[0] if len(asked) == 1 else asked
 
     # OpOverloads, once the family is defined.
     forward: Any = None

@@ -15,6 +15,7 @@ from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
 from ._backend import STATE
 from ._compositions import REDUCTIONS, class_dim
 from ._dispatch import PLAIN, apply, is_served
+from ._family import as_tuple
 
 # Fewer elements than this go to torch in "auto", without and with a gradient to record: measured by
 # benchmarks/cutoffs.py.
@@ -197,12 +198,13 @@ def nll_loss(
         target = target.reshape(())
     functions = STATE.choice.functions[op]
     try:
-        loss, _ = apply(functions, records, x, target.long(), weight, reduction, ignore_index)
+        loss: Tensor = apply(
+            functions, records, x, target.long(), weight, reduction, ignore_index
+        )
     except RuntimeError:
         _raise_for_target(op, x, target, ignore_index)
         raise
-    y: Tensor = loss
-    return y
+    return loss
 
 
 def _check_number(op: str, name: str, value: object, low: float, high: float | None = None) -> None:
@@ -336,14 +338,12 @@ def cross_entropy(
             raise
     else:
         results = _compositions.cross_entropy(x, target, weight, *constants)
-    loss, lse, entropy = results[:3]
-    if divided:
-        loss = loss / normalizer
-        loss = loss if autocast else loss.to(x.dtype)
-    if not (return_lse or return_entropy):
-        y: Tensor = loss
-        return y
-    return (loss, *((lse,) if return_lse else ()), *((entropy,) if return_entropy else ()))
+    if not divided:
+        return results
+    loss, *others = as_tuple(results)
+    loss = loss / normalizer
+    loss = loss if autocast else loss.to(x.dtype)
+    return (loss, *others) if others else loss
 
 
 # --------------------------------------------------------------------------------------------------
