@@ -1,0 +1,120 @@
+"""Times several calls in turns, so that a busy machine disturbs all of them alike.
+
+A round takes one sample of every call, in an order drawn anew each time; what is compared are the
+samples of one round. A sample of a fast call is the mean of many calls, so that one of a
+microsecond can be measured.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import repeat
+from time import perf_counter, perf_counter_ns
+
+SLICE = 1e-3  # seconds: how long a sample lasts at least
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is timed, and what has to be so around it."""
+
+    run: Callable[[], object]
+    within: Callable[[], AbstractContextManager[object]] = nullcontext
+    before: Callable[[], object] | None = None  # each sample, untimed
+
+    def sample(self, number: int) -> float:
+        """Seconds of one call, the mean of ``number``."""
+        run, turns = self.run, repeat(None, number)
+        with self.within():
+            if self.before is not None:
+                self.before()
+            start = perf_counter_ns()
+            for _ in turns:
+                run()
+            return (perf_counter_ns() - start) / number * 1e-9
+
+    def warm_up(self, shortest: float = SLICE) -> int:
+        """Calls it, and says how many calls make a sample."""
+        self.sample(1)  # compiles, where something compiles
+        seconds = self.sample(1)
+        if seconds < shortest:
+            seconds = self.sample(max(1, int(shortest / seconds) // 4))
+        return max(1, math.ceil(shortest / seconds))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a comparison takes: for ``seconds``, but within these numbers of rounds."""
+
+    seconds: float = 0.5
+    least: int = 7
+    most: int = 101
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with its quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The median and quartiles of some values."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
+
+    @property
+    def noise(self) -> float:
+        """Half the distance of the quartiles, relative to the median."""
+        return (self.high - self.low) / (2 * self.median)
+
+
+Samples = dict[str, list[float]]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the garbage collector from running inside."""
+    gc.collect()
+    gc.freeze()  # what exists now need not be looked at by the next collection
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def in_turns(calls: Mapping[str, Call], budget: Budget, shortest: float = SLICE) -> Samples:
+    """The samples of each call, in seconds; those with the same index belong to one round."""
+    order = list(calls)
+    shuffle = random.Random(0).shuffle
+    samples: Samples = {name: [] for name in order}
+    with quiet():
+        numbers = {name: call.warm_up(shortest) for name, call in calls.items()}
+        end = perf_counter() + budget.seconds
+        for turn in range(budget.most):
+            if turn >= budget.least and perf_counter() > end:
+                break
+            shuffle(order)
+            for name in order:
+                samples[name].append(calls[name].sample(numbers[name]))
+    return samples
+
+
+def ratio(samples: Samples, numerator: str, denominator: str) -> Spread:
+    """How much longer one call takes than another, from the samples of the same rounds."""
+    pairs = zip(samples[numerator], samples[denominator], strict=True)
+    return Spread.of([a / b for a, b in pairs])
