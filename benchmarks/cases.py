@@ -83,7 +83,7 @@ def _pool(seed: int) -> Tensor:
 
 
 def normal(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
-    """Normal numbers; above 2^20 they repeat, since drawing them would take longer than the rest."""
+    """Normal numbers; above 2^20 they repeat, as drawing them would take longer than the rest."""
     count = math.prod(shape)
     pool = _pool(seed).to(dtype)
     return pool.repeat(-(-count // pool.numel()))[:count].clone().view(shape)

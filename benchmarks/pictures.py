@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from results import Results, Row
 from tables import short
 
@@ -35,6 +36,7 @@ STYLE: dict[str, Any] = {
     "savefig.dpi": 130,
 }
 BAR = 0.16  # inches
+TICKS = (0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 8, 16, 32)
 
 
 def draw(results: Results, stem: Path) -> list[Path]:
@@ -74,7 +76,8 @@ def draw_ratios(rows: list[Row], results: Results, path: Path) -> None:
     )
     for axes, where in zip(grid[0], wheres, strict=True):
         bars(axes, [(row.op, row) for row in rows if row.where == where], names, dtypes)
-        axes.set_title(f"n = {where.replace('2^', '2^')}")
+        base, _, power = where.partition("^")
+        axes.set_title(f"$n = {base}^{{{power}}}$")
     finish(figure, grid[0][0], names, dtypes)
     figure.suptitle(
         f"Times as fast as torch, {rows[0].mode.replace('+', ' + ')}\n{setting(results)}"
@@ -132,7 +135,9 @@ def bars(axes: Axes, rows: list[tuple[str, Row]], names: list[str], dtypes: list
     low = min([0.8, *(ratio.low for ratio in values)])
     high = max([1.6, *(ratio.high for ratio in values)])
     axes.set_xlim(low / 1.05, high * (high / low) ** 0.16)
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 32) if low / 1.05 <= t <= high * 1.1]
+    ticks = [t for t in TICKS if low / 1.05 <= t <= high * 1.1]
+    if high / low > 4:
+        ticks = [t for t in ticks if math.log2(t).is_integer()]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(False, axis="y")
@@ -170,10 +175,11 @@ def draw_roofline(rows: list[Row], results: Results, path: Path) -> None:
         axes.set_ylabel("GB/s")
     entries = [
         Line2D([], [], color="0.15", linewidth=1.6, label="copy, measured in turn with them"),
+        Line2D([], [], color="0.4", linewidth=1, linestyle=":", label="a call takes 1 us"),
         Line2D([], [], color=OURS, marker="o", linestyle="", label="fastact"),
         Line2D([], [], color=THEIRS, marker="D", markersize=5, linestyle="", label="torch"),
     ]
-    figure.legend(handles=entries, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=entries, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"Each op, and a copy as the roof\n{setting(results)}")
     figure.savefig(path)
     plt.close(figure)
@@ -191,6 +197,9 @@ def roofline(axes: Axes, rows: list[Row]) -> None:
         for size, column in sorted(columns.items())
     ]
     axes.plot(*zip(*roof, strict=True), color="0.15", linewidth=1.6)
+    # One call a microsecond: what bounds the small ones.
+    ends = (roof[0][0], min(roof[-1][0], 10 * roof[0][0]))
+    axes.plot(ends, [size * 1e-3 for size in ends], color="0.4", linewidth=1, linestyle=":")
     for size, column in columns.items():
         for contender, colour, marker, shift in (
             ("fastact", OURS, "o", 0.88),
@@ -205,7 +214,7 @@ def roofline(axes: Axes, rows: list[Row]) -> None:
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(LogLocator(base=1000, numticks=6))
     axes.xaxis.set_major_formatter(FuncFormatter(size_label))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def size_label(size: float, _: object) -> str:
