@@ -63,6 +63,7 @@ class Op:
     # Passes over a tensor of the shape that nothing can avoid: forward, then backward.
     moves: tuple[int, int]
     keywords: dict[str, Any] = field(default_factory=dict)  # of fastact's function
+    gate: str = ""  # the activation that gates
     differentiated: int = 1  # how many of the inputs, from the first on
     scalar: bool = False  # whether the result is one number
     indexed: bool = False  # whether a pass reads an integer for each row too
@@ -145,12 +146,14 @@ def _gated() -> Iterator[Op]:
         if hasattr(F, f"{name}_mul"):
             yield Op(
                 f"{name}_mul{suffix}", family, f"{name}_mul", multiplied, _two, shapes, moves,
-                keywords, differentiated=2,
+                keywords, gate, differentiated=2,
             )  # fmt: skip
-        theirs = TF.glu if _PACKED[name] == "glu" else packed
-        yield Op(
-            _PACKED[name] + suffix, family, _PACKED[name], theirs, _halves, shapes, moves, keywords
-        )
+        if name in _PACKED:
+            function = _PACKED[name]
+            theirs = TF.glu if function == "glu" else packed
+            yield Op(
+                function + suffix, family, function, theirs, _halves, shapes, moves, keywords, gate
+            )
 
 
 def _losses() -> Iterator[Op]:
