@@ -25,13 +25,11 @@ class Bar:
 
     def measured(self, rows: list[Row]) -> float | None:
         """The ratio that was measured; None where the case was not."""
+        key = (self.op, self.where, self.dtype, BOTH)
         for row in rows:
-            same = (row.op, row.where, row.dtype, row.mode) == (
-                self.op, self.where, self.dtype, BOTH,
-            )  # fmt: skip
-            if same and "fastact" in row.contenders:
-                ratio = row.contenders["fastact"].ratios.get(self.against)
-                return ratio and ratio.median
+            if (row.op, row.where, row.dtype, row.mode) == key:
+                ratio = row.ratio(against=self.against)
+                return None if ratio is None else ratio.median
         return None
 
 

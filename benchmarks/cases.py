@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -35,6 +35,7 @@ CONTENDERS = ("fastact", "compiled", "numba", "torch", "torch.compile")
 COPY = "copy"
 
 Shapes = dict[str, tuple[int, ...]]
+TensorOp = Callable[..., Tensor]
 ACTIVATION_SHAPES: Shapes = {
     "16": (16,),
     "4096": (4096,),
@@ -57,7 +58,7 @@ class Op:
     name: str
     family: str
     function: str  # in fastact.functional
-    theirs: Callable[..., Tensor]
+    theirs: TensorOp
     inputs: Callable[[tuple[int, ...], torch.dtype], tuple[Tensor, ...]]
     shapes: Shapes
     # Passes over a tensor of the shape that nothing can avoid: forward, then backward.
@@ -72,9 +73,9 @@ class Op:
     modes: tuple[str, ...] = MODES
 
     @property
-    def ours(self) -> Callable[..., Tensor]:
+    def ours(self) -> TensorOp:
         """The public function, with its keywords."""
-        function: Callable[..., Tensor] = getattr(F, self.function)
+        function: TensorOp = getattr(F, self.function)
         return partial(function, **self.keywords) if self.keywords else function
 
 
@@ -136,10 +137,10 @@ def _gated() -> Iterator[Op]:
         suffix = "_tanh" if keywords else ""
         reference = ACTIVATIONS[gate].reference
 
-        def multiplied(gate: Tensor, up: Tensor, reference: Any = reference) -> Tensor:
+        def multiplied(gate: Tensor, up: Tensor, reference: TensorOp = reference) -> Tensor:
             return reference(gate) * up
 
-        def packed(x: Tensor, reference: Any = reference) -> Tensor:
+        def packed(x: Tensor, reference: TensorOp = reference) -> Tensor:
             gate, up = x.chunk(2, -1)
             return reference(gate) * up
 
@@ -241,7 +242,8 @@ class Case:
         return {**calls, COPY: Call(partial(target.copy_, grad))}
 
     def _call(self, contender: str, tensors: tuple[Tensor, ...], grad: Tensor | None) -> Call:
-        function, within = self.op.theirs, nullcontext
+        function = self.op.theirs
+        within: Callable[[], AbstractContextManager[object]] = nullcontext
         ours = not contender.startswith("torch")
         if contender == "torch.compile":
             torch.compiler.reset()  # else it gives up after some functions, and runs them eagerly

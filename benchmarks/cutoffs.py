@@ -16,11 +16,11 @@ from dataclasses import replace
 
 import cases
 import torch
-from cases import BOTH, FORWARD, GATES, OPS, Case, Op
+from cases import BOTH, FORWARD, OPS, Case, Op
 from tables import print_header, progress_bar, stdout, table
 from timing import Budget, in_turns, ratio
 
-from fastact._registry import ACTIVATIONS
+from fastact._registry import ACTIVATIONS, GATES
 
 SIZES = [2**k for k in range(4, 25)]
 WON = 0.97  # of torch's speed: what noise makes of 1

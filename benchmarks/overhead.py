@@ -63,9 +63,10 @@ def calls(name: str, mode: str) -> dict[str, Call]:
     for label, (function, constants, backend) in ways(name).items():
         if label.endswith("below autograd") and mode != "no gradient":
             continue  # it records nothing
-        run: Callable[[], object] = partial(function, *tensors, *constants)
+        forward = partial(function, *tensors, *constants)
+        run: Callable[[], object] = forward
         if mode == "and backward":
-            run = partial(_backward, run, tensors, grad)
+            run = partial(_backward, forward, tensors, grad)
         made[label] = Call(run, partial(fastact.backend, backend))
     return made
 

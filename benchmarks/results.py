@@ -60,8 +60,10 @@ class Row:
                 continue
             seconds = Spread.of(samples[name])
             gbs = case.bytes / seconds.median * 1e-9
-            references = [r for r in ("torch", "torch.compile") if r in samples]
-            ratios = {reference: ratio(samples, reference, name) for reference in references}
+            references: list[str] = [
+                other for other in ("torch", "torch.compile") if other in samples
+            ]
+            ratios = {other: ratio(samples, other, name) for other in references}
             contenders[name] = Contender(seconds, gbs, 100 * gbs / copy_gbs, ratios)
         return cls(
             case.op.family, case.op.name, case.dtype, case.where, list(case.shape), case.mode,
@@ -85,7 +87,7 @@ class Row:
     def ratio(self, contender: str = "fastact", against: str = "torch") -> Spread | None:
         """How many times as fast a contender is; None where one of the two was not measured."""
         found = self.contenders.get(contender)
-        return found and found.ratios.get(against)
+        return None if found is None else found.ratios.get(against)
 
 
 def measure(case: Case, contenders: list[str], budget: Budget) -> Row:

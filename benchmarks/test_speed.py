@@ -10,13 +10,16 @@ pytest-benchmark on a clock that they move.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import bench
 import cases
 import pytest
 import torch
 from cases import COPY, Case
+from pytest_benchmark.fixture import BenchmarkFixture
 from results import Row
 from timing import Budget, Samples, in_turns
 
@@ -47,14 +50,14 @@ def measured(case: Case) -> Samples:
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
+def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 
 
-def parameters():
+def parameters() -> Iterator[Any]:
     for case in cases.select():
         for contender in (*bench.contenders(case, OPTIONS), COPY):
             mark = pytest.mark.benchmark(group=case.name, timer=CLOCK.now)
@@ -65,7 +68,7 @@ def parameters():
 
 
 @pytest.mark.parametrize(("case", "contender"), [*parameters()])
-def test_speed(benchmark, case, contender):
+def test_speed(benchmark: BenchmarkFixture, case: Case, contender: str) -> None:
     samples = measured(case)
     if contender not in samples:
         pytest.skip(f"{contender} does not take {case.name}")
