@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -51,20 +52,19 @@ def install(revision: str | None) -> Path:
     if (home / "done").exists():
         return home / "site"
     source = home / "source"
-    if not source.exists():
-        git("worktree", "prune")
-        git("worktree", "add", "--detach", "--force", str(source), commit)
-    try:
-        site = _build(source, home)
-    finally:
-        git("worktree", "remove", "--force", str(source))
+    source.mkdir(parents=True, exist_ok=True)
+    archive = home / "source.tar"
+    git("archive", f"--output={archive}", commit)  # unlike a worktree it leaves nothing in .git
+    shutil.unpack_archive(archive, source)
+    archive.unlink()
+    site = _build(source, home)
     (home / "done").touch()
     return site
 
 
 def _build(source: Path, home: Path) -> Path:
     site = home / "site"
-    with stdout.status(f"building {source.relative_to(ROOT.parent)}"):
+    with stdout.status(f"building {home.name}"):
         command = [
             sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps",
             "--upgrade", "--target", str(site), f"--config-settings=build-dir={home / 'build'}",
