@@ -224,6 +224,11 @@ class Case:
         moved = sum(self.op.moves[:passes]) * self.elements * DTYPES[self.dtype].itemsize
         return moved + (passes * self.shape[0] * 8 if self.op.indexed else 0)
 
+    @property
+    def copy_bytes(self) -> int:
+        """What a copy of as many elements as the result has reads and writes."""
+        return 2 * self.elements * DTYPES[self.dtype].itemsize
+
     def compiles(self) -> bool:
         """Whether torch.compile, whose compilation takes seconds, competes by default."""
         return self.dtype == "fp32" and self.mode == BOTH and self.elements >= 2**20 * 0.99

@@ -154,7 +154,7 @@ def finish(figure: Any, first: Axes, names: list[str], dtypes: list[str]) -> Non
 
 
 def draw_roofline(rows: list[Row], results: Results, path: Path) -> None:
-    """Bytes moved a second over the bytes of a call, beneath the line of a copy."""
+    """Bytes moved a second over the bytes of a call, and those of a copy as a line."""
     dtypes = list(dict.fromkeys(row.dtype for row in rows))
     modes = list(dict.fromkeys(row.mode for row in rows))
     figure, grid = plt.subplots(
@@ -174,42 +174,31 @@ def draw_roofline(rows: list[Row], results: Results, path: Path) -> None:
     for axes in grid[:, 0]:
         axes.set_ylabel("GB/s")
     entries = [
-        Line2D([], [], color="0.15", linewidth=1.6, label="copy, measured in turn with them"),
-        Line2D([], [], color="0.4", linewidth=1, linestyle=":", label="a call takes 1 us"),
+        Line2D([], [], color="0.15", linewidth=1.6, label="copy of as many bytes"),
         Line2D([], [], color=OURS, marker="o", linestyle="", label="fastact"),
         Line2D([], [], color=THEIRS, marker="D", markersize=5, linestyle="", label="torch"),
     ]
-    figure.legend(handles=entries, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=entries, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(f"Each op, and a copy as the roof\n{setting(results)}")
     figure.savefig(path)
     plt.close(figure)
 
 
 def roofline(axes: Axes, rows: list[Row]) -> None:
-    """One panel: a column of points for each number of bytes, torch's right of fastact's."""
-    columns: dict[int, list[Row]] = {}
+    """One panel: a point for each case, torch's a little to the right of fastact's."""
+    copies: dict[int, list[float]] = {}
     for row in rows:
         # Gated shapes are whole rows near the sizes of the others.
-        near = next((b for b in columns if abs(b - row.bytes) < 0.05 * b), row.bytes)
-        columns.setdefault(near, []).append(row)
-    roof = [
-        (size, statistics.median(row.copy_gbs for row in column))
-        for size, column in sorted(columns.items())
-    ]
+        near = next((b for b in copies if abs(b - row.copy_bytes) < 0.05 * b), row.copy_bytes)
+        copies.setdefault(near, []).append(row.copy_gbs)
+    roof = [(size, statistics.median(speeds)) for size, speeds in sorted(copies.items())]
+    roof.append((max(row.bytes for row in rows), roof[-1][1]))
     axes.plot(*zip(*roof, strict=True), color="0.15", linewidth=1.6)
-    # One call a microsecond: what bounds the small ones.
-    ends = (roof[0][0], min(roof[-1][0], 10 * roof[0][0]))
-    axes.plot(ends, [size * 1e-3 for size in ends], color="0.4", linewidth=1, linestyle=":")
-    for size, column in columns.items():
-        for contender, colour, marker, shift in (
-            ("fastact", OURS, "o", 0.88),
-            ("torch", THEIRS, "D", 1.14),
-        ):
-            speeds = [c.gbs for row in column if (c := row.contenders.get(contender))]
-            places = [size * shift] * len(speeds)
-            axes.scatter(
-                places, speeds, s=14, color=colour, marker=marker, alpha=0.55, linewidths=0
-            )
+    for name, colour, marker, shift in (("fastact", OURS, "o", 0.9), ("torch", THEIRS, "D", 1.11)):
+        points = [(row.bytes * shift, row.contenders[name].gbs) for row in rows]
+        axes.scatter(
+            *zip(*points, strict=True), s=14, color=colour, marker=marker, alpha=0.5, linewidths=0
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(LogLocator(base=1000, numticks=6))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import COPY, DTYPES, Case
+from cases import COPY, Case
 from timing import Budget, Samples, Spread, in_turns, ratio
 
 import fastact
@@ -45,6 +45,7 @@ class Row:
     shape: list[int]
     mode: str
     bytes: int
+    copy_bytes: int
     rounds: int
     copy_gbs: float
     contenders: dict[str, Contender]
@@ -52,8 +53,7 @@ class Row:
     @classmethod
     def of(cls, case: Case, samples: Samples) -> Row:
         """Computes everything from the samples."""
-        copied = 2 * case.elements * DTYPES[case.dtype].itemsize
-        copy_gbs = copied / Spread.of(samples[COPY]).median * 1e-9
+        copy_gbs = case.copy_bytes / Spread.of(samples[COPY]).median * 1e-9
         contenders = {}
         for name in samples:
             if name == COPY:
@@ -67,7 +67,7 @@ class Row:
             contenders[name] = Contender(seconds, gbs, 100 * gbs / copy_gbs, ratios)
         return cls(
             case.op.family, case.op.name, case.dtype, case.where, list(case.shape), case.mode,
-            case.bytes, len(samples[COPY]), copy_gbs, contenders,
+            case.bytes, case.copy_bytes, len(samples[COPY]), copy_gbs, contenders,
         )  # fmt: skip
 
     @classmethod
