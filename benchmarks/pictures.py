@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from results import Results, Row
-from tables import short
+from tables import abbreviated, short
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 DTYPE_COLOURS = {"fp32": "#0072B2", "bf16": "#E69F00", "fp16": "#009E73", "fp64": "#CC79A7"}
@@ -90,12 +90,12 @@ def draw_losses(rows: list[Row], results: Results, path: Path) -> None:
     """One panel for each pass, one group of bars for each loss and shape."""
 
     def name(row: Row) -> str:
-        return f"{row.op.replace('binary_cross_entropy', 'bce')}\n{row.where}"
+        return f"{abbreviated(row.op)}\n{row.where}"
 
     names = list(dict.fromkeys(name(row) for row in rows))
     modes = list(dict.fromkeys(row.mode for row in rows))
     dtypes = list(dict.fromkeys(row.dtype for row in rows))
-    height = len(names) * (len(dtypes) + 1.3) * BAR * 1.2 + 1.6
+    height = len(names) * (len(dtypes) + 1.3) * BAR + 1.6
     figure, grid = plt.subplots(
         1, len(modes), figsize=(2.6 + 4 * len(modes), height), sharey=True, squeeze=False
     )

@@ -59,6 +59,11 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
+def abbreviated(op: str) -> str:
+    """An op as it is printed."""
+    return op.replace("binary_cross_entropy", "bce")
+
+
 def short(mode: str) -> str:
     """A pass as it is printed."""
     return "fwd" if mode == FORWARD else "fwd+bwd"
@@ -97,9 +102,10 @@ def print_results(results: Results) -> None:
 def family_table(title: str, rows: list[Row]) -> Table:
     """A line for each case."""
     others = [name for name in OTHERS if any(name in row.contenders for row in rows)]
+    headings = (name.removeprefix("torch.") for name in others)
     made = table(
         title, "op", "dtype", "n", "pass",
-        right=("torch", "fastact", "ratio", "+-", *others, "GB/s", "copy"),
+        right=("torch", "fastact", "ratio", "+-", *headings, "GB/s", "copy"),
     )  # fmt: skip
     previous = None
     for number, row in enumerate(rows):
@@ -107,7 +113,7 @@ def family_table(title: str, rows: list[Row]) -> Table:
         following = rows[number + 1].op if number + 1 < len(rows) else None
         ratio = row.ratio()
         made.add_row(
-            row.op if row.op != previous else "",
+            abbreviated(row.op) if row.op != previous else "",
             row.dtype,
             row.where,
             short(row.mode),

@@ -42,10 +42,15 @@ class Call:
     def warm_up(self, shortest: float = SLICE) -> int:
         """Calls it, and says how many calls make a sample."""
         self.sample(1)  # compiles, where something compiles
-        seconds = self.sample(1)
-        if seconds < shortest:
-            seconds = self.sample(max(1, int(shortest / seconds) // 4))
-        return max(1, math.ceil(shortest / seconds))
+        number, seconds = 1, self.sample(1)
+        while seconds < 10 * shortest:
+            # The least of three: an interruption would end the search too early.
+            seconds = min(self.sample(number) for _ in range(3))
+            enough = math.ceil(shortest / seconds)
+            if number * 2 > enough:
+                return enough
+            number = max(2 * number, enough // 2)
+        return 1
 
 
 @dataclass(frozen=True)
