@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cases import BOTH
 from results import Row
+from timing import Spread
 
 FLOOR = 0.95  # of torch's speed, in every row
 
@@ -23,13 +24,12 @@ class Bar:
     required: float
     against: str = "torch"
 
-    def measured(self, rows: list[Row]) -> float | None:
+    def measured(self, rows: list[Row]) -> Spread | None:
         """The ratio that was measured; None where the case was not."""
         key = (self.op, self.where, self.dtype, BOTH)
         for row in rows:
             if (row.op, row.where, row.dtype, row.mode) == key:
-                ratio = row.ratio(against=self.against)
-                return None if ratio is None else ratio.median
+                return row.ratio(against=self.against)
         return None
 
 

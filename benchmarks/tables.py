@@ -150,10 +150,14 @@ def print_bars(rows: list[Row]) -> None:
     for bar in BARS:
         measured = bar.measured(rows)
         if measured is not None:
-            reached = "[green]reached[/]" if measured >= bar.required else "[red]missed[/]"
+            reached = "[red]missed[/]"
+            if measured.median >= bar.required:
+                reached = "[green]reached[/]"
+            elif measured.high >= bar.required:
+                reached = "[yellow]missed by less than the noise[/]"
             made.add_row(
                 bar.op, bar.dtype, bar.where, bar.against,
-                f"{bar.required:g}", f"{measured:.2f}", reached,
+                f"{bar.required:g}", f"{measured.median:.2f}", reached,
             )  # fmt: skip
     if made.row_count:
         stdout.print()

@@ -10,7 +10,7 @@ import tables
 import torch
 from bars import BARS
 from cases import BOTH, COPY, FORWARD, OPS, Case
-from results import Results, Row, measure
+from results import Results, measure
 from timing import Budget, Call, Spread, in_turns, ratio
 
 import fastact
@@ -151,5 +151,5 @@ def test_bars_name_cases():
 def test_a_bar_finds_its_row(results):
     bar = replace(BARS[0], op="silu", where="4096", dtype="bf16")
     (row,) = [r for r in results.rows if (r.where, r.dtype, r.mode) == ("4096", "bf16", BOTH)]
-    assert bar.measured(results.rows) == Row.ratio(row).median
+    assert bar.measured(results.rows) == row.ratio()
     assert replace(bar, where="2^24").measured(results.rows) is None
