@@ -14,10 +14,11 @@ import cases
 import pictures
 import torch
 from bars import BARS
-from cases import Case
+from cases import COPY, Case
 from results import Results, Row, measure
 from tables import print_header, print_results, progress_bar, stdout
 from timing import Budget
+from workers import started
 
 SIZES = list(dict.fromkeys(where for op in cases.OPS.values() for where in op.shapes))
 # The bars of a --quick run and the calls whose overhead counts, against torch alone.
@@ -65,12 +66,14 @@ def run(options: argparse.Namespace) -> list[Row]:
     """Measures; what was measured before an interruption is kept."""
     budget = QUICK_BUDGET if options.quick else Budget(options.seconds)
     chosen, rows = selected(options), []
-    with progress_bar() as progress:
+    names = [*(options.contenders or cases.available()), COPY] if options.isolate else []
+    with started(options.threads, *[None] * len(names)) as processes, progress_bar() as progress:
+        workers = dict(zip(names, processes, strict=True))
         task = progress.add_task("", total=len(chosen))
         try:
             for case in chosen:
                 progress.update(task, description=case.name)
-                rows.append(measure(case, contenders(case, options), budget))
+                rows.append(measure(case, contenders(case, options), budget, workers))
                 progress.advance(task)
         except KeyboardInterrupt:
             stdout.print(f"Interrupted after {len(rows)} of {len(chosen)} cases.")
@@ -89,6 +92,9 @@ def parse() -> argparse.Namespace:
         choices=("none", "some", "all"),
         default="some",
         help="where torch.compile competes: some is float32, both passes, from 2^20 elements on",
+    )
+    group.add_argument(
+        "--isolate", action="store_true", help="each contender in a process of its own"
     )
     group.add_argument("--out", type=Path, default=Path("build/bench/latest.json"))
     group.add_argument("--show", type=Path, metavar="JSON", help="print and draw an earlier run")

@@ -10,16 +10,9 @@ in new processes, since where memory lies makes a difference too, and printed if
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import random
 import shutil
 import subprocess
 import sys
-import sysconfig
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +20,8 @@ import bench
 import torch
 from cases import Case
 from tables import progress_bar, short, stdout, table
-from timing import Budget, Spread
-from worker import Reply, Request
+from timing import Budget, Spread, in_turns, ratio
+from workers import Worker, started
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "compare"
@@ -74,64 +67,6 @@ def _build(source: Path, home: Path) -> Path:
     return site
 
 
-class Worker:
-    """A process with one of the revisions."""
-
-    def __init__(self, site: Path, threads: int) -> None:
-        # -S: without it a .pth file of an editable install puts the working tree first.
-        libraries = sysconfig.get_path("purelib")
-        self.process = subprocess.Popen(
-            [sys.executable, "-S", str(Path(__file__).with_name("worker.py")), str(threads)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), libraries])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        where = Path(str(self.ask({"do": "where"})["value"]))
-        if site.resolve() not in where.resolve().parents:
-            raise RuntimeError(f"the worker for {site} imported {where}")
-
-    def ask(self, request: Request) -> Reply:
-        """Sends a request and waits for the answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a worker ended with status {self.process.wait()}")
-        reply: Reply = json.loads(line)
-        return reply
-
-    def prepare(self, case: Case, contender: str) -> bool:
-        """Makes a case ready; false where the revision has no such op."""
-        key = [case.op.name, case.dtype, case.where, case.mode]
-        return bool(self.ask({"do": "prepare", "case": key, "contender": contender})["value"])
-
-    def sample(self) -> float:
-        """Seconds of one call."""
-        return float(self.ask({"do": "sample"})["value"])
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-@contextmanager
-def workers(*sites: Path, threads: int) -> Iterator[list[Worker]]:
-    """A process for each folder."""
-    started: list[Worker] = []
-    try:
-        for site in sites:
-            started.append(Worker(site, threads))
-        yield started
-    finally:
-        for worker in started:
-            worker.close()
-
-
 @dataclass(frozen=True)
 class Change:
     """What became of a case."""
@@ -155,19 +90,13 @@ class Change:
 
 def compare(pair: list[Worker], case: Case, contender: str, budget: Budget) -> Change | None:
     """Times a case in turns; None where one of the revisions lacks it."""
-    if not all(worker.prepare(case, contender) for worker in pair):
+    calls = [worker.call(case, contender) for worker in pair]
+    ready = {name: call for name, call in zip(("base", "head"), calls, strict=True) if call}
+    if len(ready) < 2:
         return None
-    samples: tuple[list[float], list[float]] = ([], [])
-    order, shuffle = [0, 1], random.Random(0).shuffle
-    end = time.perf_counter() + budget.seconds
-    for turn in range(budget.most):
-        if turn >= budget.least and time.perf_counter() > end:
-            break
-        shuffle(order)
-        for which in order:
-            samples[which].append(pair[which].sample())
-    ratio = Spread.of([a / b for a, b in zip(*samples, strict=True)])
-    return Change(case, Spread.of(samples[0]).median, Spread.of(samples[1]).median, ratio)
+    samples = in_turns(ready, budget)
+    base, head = (Spread.of(samples[name]).median for name in ("base", "head"))
+    return Change(case, base, head, ratio(samples, "base", "head"))
 
 
 def measured(
@@ -178,7 +107,7 @@ def measured(
     if not chosen:
         return changes
     budget = Budget(options.seconds, least=9)
-    with workers(*sites, threads=options.threads) as pair, progress_bar() as progress:
+    with started(options.threads, *sites) as pair, progress_bar() as progress:
         task = progress.add_task(what, total=len(chosen))
         for case in chosen:
             progress.update(task, description=f"{what} {case.name}")
@@ -196,12 +125,12 @@ def print_changes(changes: list[Change], head: str, base: str) -> None:
         right=("base us", "head us", "base / head", "quartiles"),
     )  # fmt: skip
     for change in changes:
-        case, ratio = change.case, change.ratio
-        colour = "red" if ratio.median < 1 else "green"
+        case, spread = change.case, change.ratio
+        colour = "red" if spread.median < 1 else "green"
         made.add_row(
             case.op.name, case.dtype, case.where, short(case.mode),
             f"{change.base * 1e6:.4g}", f"{change.head * 1e6:.4g}",
-            f"[{colour}]{ratio.median:.2f}[/]", f"{ratio.low:.2f} to {ratio.high:.2f}",
+            f"[{colour}]{spread.median:.2f}[/]", f"{spread.low:.2f} to {spread.high:.2f}",
         )  # fmt: skip
     stdout.print(made)
 

@@ -195,10 +195,9 @@ def roofline(axes: Axes, rows: list[Row]) -> None:
     roof.append((max(row.bytes for row in rows), roof[-1][1]))
     axes.plot(*zip(*roof, strict=True), color="0.15", linewidth=1.6)
     for name, colour, marker, shift in (("fastact", OURS, "o", 0.9), ("torch", THEIRS, "D", 1.11)):
-        points = [(row.bytes * shift, row.contenders[name].gbs) for row in rows]
-        axes.scatter(
-            *zip(*points, strict=True), s=14, color=colour, marker=marker, alpha=0.5, linewidths=0
-        )
+        places = [row.bytes * shift for row in rows]
+        speeds = [row.contenders[name].gbs for row in rows]
+        axes.scatter(places, speeds, s=14, color=colour, marker=marker, alpha=0.5, linewidths=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(LogLocator(base=1000, numticks=6))

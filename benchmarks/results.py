@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from cases import COPY, Case
 from timing import Budget, Samples, Spread, in_turns, ratio
+from workers import Worker
 
 import fastact
 
@@ -90,9 +91,14 @@ class Row:
         return None if found is None else found.ratios.get(against)
 
 
-def measure(case: Case, contenders: list[str], budget: Budget) -> Row:
-    """Times one case."""
-    return Row.of(case, in_turns(case.calls(contenders), budget))
+def measure(
+    case: Case, contenders: list[str], budget: Budget, workers: dict[str, Worker] | None = None
+) -> Row:
+    """Times one case; in a process for each contender, where there are such."""
+    if not workers:
+        return Row.of(case, in_turns(case.calls(contenders), budget))
+    remote = {name: workers[name].call(case, name) for name in (*contenders, COPY)}
+    return Row.of(case, in_turns({n: call for n, call in remote.items() if call}, budget))
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,9 @@ def print_bars(rows: list[Row]) -> None:
     """Prints measured beside required, for the bars that were measured."""
     made = table(
         "Required, forward and backward", "op", "dtype", "n", "against",
-        right=("required", "measured", ""),
+        right=("required", "measured"),
     )  # fmt: skip
+    made.add_column("")
     for bar in BARS:
         measured = bar.measured(rows)
         if measured is not None:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from time import perf_counter, perf_counter_ns
+from typing import Protocol
 
 SLICE = 1e-3  # seconds: how long a sample lasts at least
 
@@ -87,6 +88,16 @@ class Spread:
 Samples = dict[str, list[float]]
 
 
+class Timed(Protocol):
+    """What can take turns: a Call, or one in another process."""
+
+    def warm_up(self, shortest: float = SLICE) -> int:
+        """How many calls make a sample."""
+
+    def sample(self, number: int) -> float:
+        """Seconds of one call, the mean of ``number``."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps the garbage collector from running inside."""
@@ -102,7 +113,7 @@ def quiet() -> Iterator[None]:
             gc.enable()
 
 
-def in_turns(calls: Mapping[str, Call], budget: Budget, shortest: float = SLICE) -> Samples:
+def in_turns(calls: Mapping[str, Timed], budget: Budget, shortest: float = SLICE) -> Samples:
     """The samples of each call, in seconds; those with the same index belong to one round."""
     order = list(calls)
     shuffle = random.Random(0).shuffle

@@ -1,4 +1,4 @@
-"""The process of one revision in compare.py: it times what it is told, a line of JSON for each."""
+"""The process of a Worker: reads requests and writes answers, a line of JSON for each."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import os
 import sys
 from typing import Any
 
-Request = dict[str, Any]
-Reply = dict[str, Any]
-
 
 def main() -> None:
     """Answers requests until there are no more."""
@@ -19,32 +16,36 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     import torch
-    from cases import OPS, Case
+    from cases import COPY, OPS, Case
 
     import fastact
 
+    def prepare(name: str, dtype: str, where: str, mode: str) -> Any:
+        # Another revision may not have the op.
+        if name not in OPS or not hasattr(fastact.functional, OPS[name].function):
+            return None
+        case = Case(OPS[name], dtype, where, mode)
+        contender = request["contender"]
+        return case.calls([] if contender == COPY else [contender]).get(contender)
+
     torch.set_num_threads(int(sys.argv[1]))
     gc.disable()
-    call, number = None, 1
+    call: Any = None
     for line in sys.stdin:
-        request: Request = json.loads(line)
-        value: object = None
+        request = json.loads(line)
+        answer: object = None
         if request["do"] == "where":
-            value = fastact.__file__
+            answer = fastact.__file__
         elif request["do"] == "prepare":
-            op, dtype, where, mode = request["case"]
             call = None
             gc.collect()
-            if op in OPS and hasattr(fastact.functional, OPS[op].function):
-                case = Case(OPS[op], dtype, where, mode)
-                call = case.calls([request["contender"]]).get(request["contender"])
-            if call is not None:
-                number = call.warm_up()
-            value = call is not None
+            call = prepare(*request["case"])
+            answer = call is not None
+        elif request["do"] == "warm_up":
+            answer = call.warm_up(request["shortest"])
         elif request["do"] == "sample":
-            assert call is not None
-            value = call.sample(number)
-        answers.write(json.dumps({"value": value}) + "\n")
+            answer = call.sample(request["number"])
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 

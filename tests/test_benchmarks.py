@@ -12,6 +12,7 @@ from bars import BARS
 from cases import BOTH, COPY, FORWARD, OPS, Case
 from results import Results, measure
 from timing import Budget, Call, Spread, in_turns, ratio
+from workers import started
 
 import fastact
 from fastact._registry import ACTIVATIONS, GATES
@@ -122,6 +123,16 @@ def test_json(results, tmp_path):
     assert set(ours) == {"seconds", "gbs", "percent_of_copy", "ratios"}
     assert set(ours["ratios"]["torch"]) == set(ours["seconds"]) == {"median", "low", "high"}
     assert ours["gbs"] == pytest.approx(row["bytes"] / ours["seconds"]["median"] / 1e9)
+
+
+def test_a_process_of_its_own():
+    case = Case(OPS["silu"], "fp32", "16", BOTH)
+    with started(1, None) as (worker,):
+        assert worker.call(replace(case, op=replace(case.op, name="absent")), "fastact") is None
+        for contender in ("fastact", COPY):
+            call = worker.call(case, contender)
+            samples = in_turns({contender: call}, TINY)
+            assert 0 < samples[contender][0] < 1
 
 
 def test_another_format_is_refused(results, tmp_path):
