@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from bars import FLOOR
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -75,7 +76,7 @@ def draw_ratios(rows: list[Row], results: Results, path: Path) -> None:
         1, len(wheres), figsize=(2.4 + 2.9 * len(wheres), height), sharey=True, squeeze=False
     )
     for axes, where in zip(grid[0], wheres, strict=True):
-        bars(axes, [(row.op, row) for row in rows if row.where == where], names, dtypes)
+        draw_bars(axes, [(row.op, row) for row in rows if row.where == where], names, dtypes)
         base, _, power = where.partition("^")
         axes.set_title(f"$n = {base}^{{{power}}}$")
     finish(figure, grid[0][0], names, dtypes)
@@ -100,7 +101,7 @@ def draw_losses(rows: list[Row], results: Results, path: Path) -> None:
         1, len(modes), figsize=(2.6 + 4 * len(modes), height), sharey=True, squeeze=False
     )
     for axes, mode in zip(grid[0], modes, strict=True):
-        bars(axes, [(name(row), row) for row in rows if row.mode == mode], names, dtypes)
+        draw_bars(axes, [(name(row), row) for row in rows if row.mode == mode], names, dtypes)
         axes.set_title(mode.replace("+", " + "))
     finish(figure, grid[0][0], names, dtypes)
     figure.suptitle(f"Times as fast as torch\n{setting(results)}")
@@ -108,34 +109,32 @@ def draw_losses(rows: list[Row], results: Results, path: Path) -> None:
     plt.close(figure)
 
 
-def bars(axes: Axes, rows: list[tuple[str, Row]], names: list[str], dtypes: list[str]) -> None:
-    """Bars from 1 to the ratio, with the quartiles as whiskers and the ratio at their end."""
+def draw_bars(axes: Axes, rows: list[tuple[str, Row]], names: list[str], dtypes: list[str]) -> None:
+    """Bars from 1 to the ratio, with the quartiles as whiskers and the ratio beside them."""
     thickness = 1 / (len(dtypes) + 0.6)
+    values = [ratio.median for _, row in rows if (ratio := row.ratio())]
+    low, high = min([0.8, *values]) / 1.1, max([1.6, *values]) * 1.1
+    edge = high * (high / low) ** 0.16  # beyond it is room for the figures
     for name, row in rows:
         ratio = row.ratio()
         assert ratio is not None
-        offset = (dtypes.index(row.dtype) - (len(dtypes) - 1) / 2) * thickness
-        y = names.index(name) + offset
-        axes.barh(
-            y, ratio.median - 1, thickness * 0.92, left=1, color=DTYPE_COLOURS[row.dtype],
-        )  # fmt: skip
-        axes.plot([ratio.low, ratio.high], [y, y], color="0.15", linewidth=0.9)
+        y = names.index(name) + (dtypes.index(row.dtype) - (len(dtypes) - 1) / 2) * thickness
+        colour = DTYPE_COLOURS[row.dtype]
+        axes.barh(y, ratio.median - 1, thickness * 0.92, left=1, color=colour)
+        axes.plot([ratio.low, min(ratio.high, high)], [y, y], color="0.15", linewidth=0.9)
         axes.annotate(
             f"{ratio.median:.2f}" if ratio.median < 9.95 else f"{ratio.median:.0f}",
-            (max(ratio.high, 1), y),
+            (min(max(ratio.high, 1), high), y),
             xytext=(3, 0),
             textcoords="offset points",
             fontsize=6.5,
             va="center",
-            color="#B00000" if ratio.median < 0.95 else "0.25",
+            color="#B00000" if ratio.median < FLOOR else "0.25",
         )
     axes.axvline(1, color="0.15", linewidth=1)
     axes.set_xscale("log")
-    values = [ratio for _, row in rows if (ratio := row.ratio())]
-    low = min([0.8, *(ratio.low for ratio in values)])
-    high = max([1.6, *(ratio.high for ratio in values)])
-    axes.set_xlim(low / 1.05, high * (high / low) ** 0.16)
-    ticks = [t for t in TICKS if low / 1.05 <= t <= high * 1.1]
+    axes.set_xlim(low, edge)
+    ticks = [t for t in TICKS if low <= t <= high]
     if high / low > 4:
         ticks = [t for t in ticks if math.log2(t).is_integer()]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])

@@ -166,12 +166,19 @@ def print_bars(rows: list[Row]) -> None:
 
 
 def print_floor(rows: list[Row]) -> None:
-    """Names the rows that are slower than torch."""
-    slow = [(ratio, row) for row in rows if (ratio := row.ratio()) and ratio.median < FLOOR]
-    compared = sum(row.ratio() is not None for row in rows)
-    stdout.print(f"\n[bold]{len(slow)} of {compared} rows below {FLOOR}[/]")
-    for ratio, row in sorted(slow, key=lambda pair: pair[0].median):
-        stdout.print(
-            f"  [red]{ratio.median:.2f}[/] ({ratio.low:.2f} to {ratio.high:.2f})"
-            f"  {row.op} {row.dtype} {row.where} {short(row.mode)}"
-        )
+    """Names the rows that are slower than torch, the dtypes of one in a line."""
+    compared = [(row, ratio) for row in rows if (ratio := row.ratio())]
+    slow: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row, ratio in compared:
+        if ratio.median < FLOOR:
+            key = (abbreviated(row.op), row.where, short(row.mode))
+            slow.setdefault(key, {})[row.dtype] = ratio.median
+    count = sum(len(found) for found in slow.values())
+    dtypes = list(dict.fromkeys(dtype for found in slow.values() for dtype in found))
+    made = table(
+        f"{count} of {len(compared)} rows below {FLOOR}", "op", "n", "pass", right=tuple(dtypes)
+    )
+    for key, found in sorted(slow.items(), key=lambda item: min(item[1].values())):
+        made.add_row(*key, *(painted(found[d]) if d in found else "" for d in dtypes))
+    stdout.print()
+    stdout.print(made if slow else made.title)
