@@ -15,10 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from cases import Case
 from timing import SLICE
+
+# Seconds. When a process has had its turn, its threads spin for a while (GNU's OpenMP: some
+# milliseconds) before they sleep, and would take the next one's processors.
+PAUSE = 5e-3
 
 
 class Worker:
@@ -80,10 +85,11 @@ class Remote:
 
     def warm_up(self, shortest: float = SLICE) -> int:
         """How many calls make a sample."""
-        return int(self.worker.ask(do="warm_up", shortest=shortest))
+        return int(self.worker.ask(do="warm_up", shortest=max(shortest, PAUSE)))
 
     def sample(self, number: int) -> float:
         """Seconds of one call."""
+        sleep(PAUSE)
         return float(self.worker.ask(do="sample", number=number))
 
 
