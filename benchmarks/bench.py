@@ -21,9 +21,8 @@ from timing import Budget
 from workers import started
 
 SIZES = list(dict.fromkeys(where for op in cases.OPS.values() for where in op.shapes))
-# The bars of a --quick run and the calls whose overhead counts, against torch alone.
+# A --quick run takes the rows that have a bar, and those that are all overhead.
 QUICK_BUDGET = Budget(seconds=0.3, least=5)
-QUICK_CONTENDERS = ["fastact", "torch"]
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +56,10 @@ def selected(options: argparse.Namespace) -> list[Case]:
 
 def contenders(case: Case, options: argparse.Namespace) -> list[str]:
     """Who competes in a case: torch.compile, whose compilation takes seconds, not everywhere."""
-    chosen = options.contenders or (QUICK_CONTENDERS if options.quick else cases.available())
+    chosen = options.contenders or cases.available()
+    if options.quick and not options.contenders:
+        against = {bar.against for bar in BARS if (bar.op, bar.where) == (case.op.name, case.where)}
+        chosen = ["fastact", *({"torch"} | against)]
     compiles = options.compile == "all" or (options.compile == "some" and case.compiles())
     return [name for name in chosen if name != "torch.compile" or compiles]
 

@@ -20,7 +20,7 @@ import bench
 import torch
 from cases import Case
 from tables import progress_bar, short, stdout, table
-from timing import Budget, Spread, in_turns, ratio
+from timing import Budget, Spread, certain, in_turns, ratios
 from workers import Worker, started
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,7 +96,7 @@ def compare(pair: list[Worker], case: Case, contender: str, budget: Budget) -> C
         return None
     samples = in_turns(ready, budget)
     base, head = (Spread.of(samples[name]).median for name in ("base", "head"))
-    return Change(case, base, head, ratio(samples, "base", "head"))
+    return Change(case, base, head, certain(ratios(samples, "base", "head")))
 
 
 def measured(
@@ -122,7 +122,7 @@ def print_changes(changes: list[Change], head: str, base: str) -> None:
     """Prints what moved."""
     made = table(
         f"{head} against {base}", "op", "dtype", "n", "pass",
-        right=("base us", "head us", "base / head", "quartiles"),
+        right=("base us", "head us", "base / head", "95 %"),
     )  # fmt: skip
     for change in changes:
         case, spread = change.case, change.ratio
@@ -143,7 +143,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fail", action="store_true", help="exit with 1 where head is slower")
     parser.add_argument("--contender", default="fastact", choices=("fastact", "compiled", "numba"))
     bench.add_filters(parser)
-    parser.set_defaults(dtypes=("fp32", "bf16"), seconds=0.3)
+    parser.set_defaults(dtypes=("fp32", "bf16"), seconds=1.0)
     return parser.parse_args()
 
 

@@ -130,7 +130,18 @@ def in_turns(calls: Mapping[str, Timed], budget: Budget, shortest: float = SLICE
     return samples
 
 
+def ratios(samples: Samples, numerator: str, denominator: str) -> list[float]:
+    """How much longer one call takes than another, in each round."""
+    return [a / b for a, b in zip(samples[numerator], samples[denominator], strict=True)]
+
+
 def ratio(samples: Samples, numerator: str, denominator: str) -> Spread:
-    """How much longer one call takes than another, from the samples of the same rounds."""
-    pairs = zip(samples[numerator], samples[denominator], strict=True)
-    return Spread.of([a / b for a, b in pairs])
+    """The median of ratios, with the quartiles."""
+    return Spread.of(ratios(samples, numerator, denominator))
+
+
+def certain(values: Sequence[float]) -> Spread:
+    """The median with what it lies between in 95 of 100 cases, whatever the distribution."""
+    ordered, count = sorted(values), len(values)
+    rank = max(0, math.floor((count - 1.96 * math.sqrt(count)) / 2))
+    return Spread(statistics.median(ordered), ordered[rank], ordered[count - 1 - rank])

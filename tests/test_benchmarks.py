@@ -11,7 +11,7 @@ import torch
 from bars import BARS
 from cases import BOTH, COPY, FORWARD, OPS, Case
 from results import Results, measure
-from timing import Budget, Call, Spread, in_turns, ratio
+from timing import Budget, Call, Spread, certain, in_turns, ratio
 from workers import started
 
 import fastact
@@ -88,6 +88,11 @@ def test_ratios_are_of_one_round():
     # A neighbour makes a round ten times as slow: the ratio does not notice.
     samples = {"torch": [2.0, 20.0, 2.0], "fastact": [1.0, 10.0, 1.0]}
     assert ratio(samples, "torch", "fastact") == Spread(2.0, 2.0, 2.0)
+
+
+def test_the_interval_of_a_median():
+    assert certain(range(101)) == Spread(50, 40, 60)
+    assert certain([1.0, 2.0, 9.0]) == Spread(2.0, 1.0, 9.0)  # too few to say anything
 
 
 def test_rounds_take_every_call():
