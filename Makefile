@@ -12,10 +12,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Everything the compiled library is built from.
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
-.PHONY: help demo test lint format wheel check-wheel sanitize bench cutoffs clean
+.PHONY: help demo test lint format wheel check-wheel sanitize \
+	bench bench-overhead bench-compare cutoffs clean
 
 help:  ## Lists the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # torch comes first and by itself: a build environment of its own would download another one.
 $(BIN)/.torch:
@@ -64,11 +65,18 @@ check-wheel: wheel  ## Installs the wheel into an empty environment and uses it 
 sanitize: $(BIN)/.extra-test  ## Runs the tests with the CPU library under ASan and UBSan
 	tools/sanitize.sh $(BIN)/python
 
-bench: $(BIN)/.extra-benchmark  ## Compares with torch on this machine
-	$(BIN)/python benchmarks/compare.py
+bench: $(BIN)/.extra-benchmark  ## Compares with torch on this machine; ARGS=--quick takes two minutes
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
-cutoffs: $(BIN)/.fastact  ## Measures from which size on the kernels beat torch
-	$(BIN)/python benchmarks/cutoffs.py
+bench-overhead: $(BIN)/.extra-benchmark  ## Times one call on one element
+	$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+bench-compare: $(BIN)/.extra-benchmark  ## Compares the working tree with BASE=<revision>
+	@test -n "$(BASE)" || { echo "make bench-compare BASE=<revision>" >&2; exit 2; }
+	$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
+
+cutoffs: $(BIN)/.extra-benchmark  ## Measures from which size on the kernels beat torch
+	$(BIN)/python benchmarks/cutoffs.py $(ARGS)
 
 clean:  ## Removes what was built
 	rm -rf build dist $(BIN)/.fastact

@@ -1,94 +1,94 @@
 """Measures from which size on fastact is faster than torch, for the cutoffs in _registry.py.
 
-    python benchmarks/cutoffs.py [--threads N]
+    python benchmarks/cutoffs.py [--ops gelu silu] [--dtypes fp32 bf16 fp16] [--threads N]
 
-For each op, without and with a gradient: sizes double from 256 elements on; at each, torch and the
-compiled kernels are timed in turns and the medians compared. The cutoff is the size from which on
-the kernels win at every larger size. It prints a table to copy from.
+For each op, without and with a gradient, sizes double from 16 elements on; at each, torch and the
+compiled kernels are timed in turns. The cutoff is the size from which on the kernels win at every
+larger size. What the row of the registry needs is the largest of its line, and for a gate the
+largest over the ops that it gates.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 
+import cases
 import torch
+from cases import BOTH, FORWARD, OPS, Case, Op
+from tables import print_header, progress_bar, stdout, table
+from timing import Budget, in_turns, ratio
 
-import fastact
 from fastact._registry import ACTIVATIONS, GATES
 
-SIZES = [2**k for k in range(8, 25)]
+SIZES = [2**k for k in range(4, 25)]
+WON = 0.97  # of torch's speed: what noise makes of 1
+MODES = ((FORWARD, "forward"), (BOTH, "with gradient"))
 
 
-def compare(ours: Callable[[], object], theirs: Callable[[], object], seconds: float) -> float:
-    """The ratio theirs / ours of the median times, called in turns."""
-    times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 7:
-        for function, record in zip((ours, theirs), times, strict=True):
-            start = time.perf_counter()
-            function()
-            record.append(time.perf_counter() - start)
-    return statistics.median(times[1]) / statistics.median(times[0])
+def wins(op: Op, dtype: str, mode: str, size: int, budget: Budget) -> bool:
+    """Whether the kernels are as fast as torch."""
+    shape = (size,) if op.family == "activations" else (1, size)
+    case = Case(replace(op, shapes={str(size): shape}), dtype, str(size), mode)
+    samples = in_turns(case.calls(["compiled", "torch"]), budget, shortest=3e-4)
+    return ratio(samples, "torch", "compiled").median >= WON
 
 
-def forward_and_backward(
-    function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...], grad: torch.Tensor
-) -> Callable[[], object]:
-    return lambda: torch.autograd.grad(function(*inputs), inputs, grad)
+def cutoff(op: Op, dtype: str, mode: str, budget: Budget) -> int | None:
+    """The smallest size from which on the kernels always win; None if they lose at the largest."""
+    smallest, longer = None, replace(budget, seconds=4 * budget.seconds)
+    for size in reversed(SIZES):
+        # Beside a busy neighbour the first answer may be wrong.
+        if not any(wins(op, dtype, mode, size, b) for b in (budget, longer)):
+            break
+        smallest = size
+    return smallest
 
 
-def cutoff(
-    ours: Callable[..., torch.Tensor],
-    theirs: Callable[..., torch.Tensor],
-    tensors: int,
-    with_gradient: bool,
-) -> str:
-    wins = []
-    for size in SIZES:
-        inputs = tuple(torch.randn(size, requires_grad=with_gradient) for _ in range(tensors))
-        if with_gradient:
-            grad = torch.randn(size)
-            pair = [forward_and_backward(f, inputs, grad) for f in (ours, theirs)]
-        else:
-            pair = [lambda f=f, i=inputs: f(*i) for f in (ours, theirs)]
-        wins.append(compare(pair[0], pair[1], 0.06) >= 0.97)
-    first = len(SIZES)
-    while first > 0 and wins[first - 1]:
-        first -= 1
-    return str(SIZES[first]) if first < len(SIZES) else f"more than {SIZES[-1]}"
+def current(op: Op) -> str:
+    """The cutoffs that the registry has, without and with a gradient."""
+    if op.name in ACTIVATIONS:
+        row = ACTIVATIONS[op.name]
+        pair: Sequence[int] = (row.cutoff, row.cutoff_grad)
+    else:
+        pair = GATES[op.gate]
+    return " ".join(power(size) for size in pair)
+
+
+def power(size: int | None) -> str:
+    """A power of two as it is written."""
+    return "none" if size is None else f"2^{size.bit_length() - 1}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    names = [name for name, op in OPS.items() if op.family != "losses"]
+    parser.add_argument("--ops", nargs="+", choices=names, default=names, metavar="OP")
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=list(cases.DTYPES), default=cases.GRID_DTYPES
+    )
     parser.add_argument("--threads", type=int, default=2)
-    torch.set_num_threads(parser.parse_args().threads)
-    functions = fastact._autograd.functions("fastact")
-    print(f"{'op':16} {'forward':>18} {'with gradient':>18}")
-    for name, row in ACTIVATIONS.items():
-        made = functions[name]
+    parser.add_argument("--seconds", type=float, default=0.06, help="for each size")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print_header()
 
-        def theirs(x: torch.Tensor, row=row) -> torch.Tensor:
-            return row.reference(x, *row.defaults)
-
-        def ours(x: torch.Tensor, row=row, made=made) -> torch.Tensor:
-            return fastact._dispatch.apply(made, x.requires_grad, x, *row.defaults)
-
-        results = [cutoff(ours, theirs, 1, gradient) for gradient in (False, True)]
-        print(f"{name:16} {results[0]:>18} {results[1]:>18}", flush=True)
-    for name in GATES:
-        row, made = ACTIVATIONS[name], functions[f"{name}_mul"]
-
-        def theirs_gated(a: torch.Tensor, b: torch.Tensor, row=row) -> torch.Tensor:
-            return row.reference(a) * b
-
-        def ours_gated(a: torch.Tensor, b: torch.Tensor, made=made) -> torch.Tensor:
-            return fastact._dispatch.apply(made, a.requires_grad, a, b)
-
-        results = [cutoff(ours_gated, theirs_gated, 2, gradient) for gradient in (False, True)]
-        print(f"{name + '_mul':16} {results[0]:>18} {results[1]:>18}", flush=True)
+    budget = Budget(options.seconds)
+    headings = tuple(f"{heading} {dtype}" for _, heading in MODES for dtype in options.dtypes)
+    made = table("From which size on the kernels win", "op", right=(*headings, "registry"))
+    with progress_bar() as progress:
+        task = progress.add_task("", total=len(options.ops) * len(headings))
+        for name in options.ops:
+            line = []
+            for mode, _ in MODES:
+                for dtype in options.dtypes:
+                    progress.update(task, description=f"{name} {dtype} {mode}")
+                    line.append(power(cutoff(OPS[name], dtype, mode, budget)))
+                    progress.advance(task)
+            made.add_row(name, *line, current(OPS[name]))
+    stdout.print(made)
 
 
 if __name__ == "__main__":
