@@ -374,7 +374,10 @@ struct CrossEntropy {
     group.load(y, args.v, first, T(0));
     if (args.softcap > 0)
       for (int k = 0; k < group.steps_from(first); ++k)
-        for (int l = 0; l < lanes; ++l) y[k][l] *= cap.slope(z[k][l]);
+        for (int l = 0; l < lanes; ++l) {
+          const bool is_padding = z[k][l] == -infinity;  // a cap leaves nothing else infinite
+          y[k][l] *= is_padding ? T(0) : cap.slope(z[k][l]);
+        }
   }
 
   // grad_z dz/dx + v d2z/dx2 (the gradient by z), in place of grad_z.
