@@ -51,6 +51,11 @@ struct CrossEntropy {
   // Whether coefficients other than that of the target's index exist.
   bool spread() const { return args.probabilities != nullptr || args.label_smoothing > 0; }
 
+  // Whether the logits are only needed as they are, for sums and maps: no block has to hold them.
+  bool is_plain() const {
+    return !spread() && args.softcap == 0 && !args.entropy && !args.grad_entropy;
+  }
+
   void load_logits(Block<T>& z, int64_t first) const {
     if (args.softcap > 0)
       group.load(z, args.logits, first, -infinity, [this](T x) { return cap.value(x); });
@@ -120,8 +125,16 @@ struct CrossEntropy {
       fill(max, T(0));
       fill(rest, T(0));
     } else {
-      for (int64_t first = 0; any && first < classes(); first += G::width)
-        add_block(first, exponentials, moments, dots, masses);
+      if (!lane_is_row && is_plain()) {
+        const S* x = group.at(args.logits, 0, 0);
+        for (int64_t first = 0, n; any && first < classes(); first += n) {
+          n = group.part_from(first);
+          exponentials.add_row(n, [&](int64_t j) { return load(x[first + j]); });
+        }
+      } else {
+        for (int64_t first = 0; any && first < classes(); first += G::width)
+          add_block(first, exponentials, moments, dots, masses);
+      }
       exponentials.finish();
     }
     PerRow mean, dot, mass, loss, lse, entropy;
@@ -276,6 +289,10 @@ struct CrossEntropy {
     if (args.softcap > 0)
       for (int r = 0; r < G::rows; ++r) at_target[r] *= cap.slope(row.target.logit[r]);
 
+    if (!lane_is_row && is_plain()) {
+      scaled_softmax(row);
+      return store_target(row.target, args.grad_logits, at_target);
+    }
     for (int64_t first = 0; first < classes(); first += G::width) {
       alignas(64) Block<T> z, grad;
       load_logits(z, first);
@@ -288,6 +305,16 @@ struct CrossEntropy {
       group.store(args.grad_logits, first, grad);
     }
     store_target(row.target, args.grad_logits, at_target);
+  }
+
+  // The gradient of one row without options, in one loop from memory to memory.
+  void scaled_softmax(const Row& row) const {
+    const S* x = group.at(args.logits, 0, 0);
+    S* grad = group.at(args.grad_logits, 0, 0);
+    const T max = row.max[0], factor = row.kappa[0] * row.inverse[0] * unlift;
+    const int64_t n = classes();
+#pragma GCC ivdep
+    for (int64_t j = 0; j < n; ++j) grad[j] = store<S>(exp_negative_lifted(load(x[j]) - max) * factor);
   }
 
   void double_backward_group() const {

@@ -23,6 +23,41 @@ FASTACT_FN void fill(T (&a)[n], T value) {
   for (int i = 0; i < n; ++i) a[i] = value;
 }
 
+// Sums of term(j) over [0, n), each lane for itself. The last step reaches back over what it would
+// otherwise fall short of, and takes the new part: no loop over single elements.
+template <class T, class Term>
+FASTACT_FN void add_terms(Lanes<T>& sums, int64_t n, const Term& term) {
+  if (n < lanes) {
+    for (int64_t j = 0; j < n; ++j) sums[j] += term(j);
+    return;
+  }
+  const int64_t whole = n / lanes * lanes;
+  Lanes<T> part;
+  fill(part, T(0));
+  for (int64_t j = 0; j < whole; j += lanes)
+    for (int l = 0; l < lanes; ++l) part[l] += term(j + l);
+  if (whole < n)
+    for (int l = 0; l < lanes; ++l) {
+      const T last = term(n - lanes + l);
+      part[l] += n - lanes + l >= whole ? last : T(0);
+    }
+  for (int l = 0; l < lanes; ++l) sums[l] += part[l];
+}
+
+// The largest of tops and value(j) over [0, n).
+template <class T, class Value>
+FASTACT_FN void raise(Lanes<T>& tops, int64_t n, const Value& value) {
+  const auto larger = [](T a, T b) { return a > b ? a : b; };
+  if (n < lanes) {
+    for (int64_t j = 0; j < n; ++j) tops[j] = larger(value(j), tops[j]);
+    return;
+  }
+  for (int64_t j = 0; j + lanes <= n; j += lanes)
+    for (int l = 0; l < lanes; ++l) tops[l] = larger(value(j + l), tops[l]);
+  if (n % lanes)
+    for (int l = 0; l < lanes; ++l) tops[l] = larger(value(n - lanes + l), tops[l]);
+}
+
 template <class S, bool lane_is_row>
 class Group {
  public:
@@ -35,6 +70,12 @@ class Group {
   FASTACT_FN static constexpr int row(int lane) { return lane_is_row ? lane : 0; }
   // How many classes a block holds.
   static constexpr int64_t width = lane_is_row ? steps : steps * lanes;
+  // How many classes of one row, from class `first` on, are taken at once where no block is needed: no
+  // less than there are lanes, if it can be helped.
+  int64_t part_from(int64_t first) const {
+    const int64_t left = rows_.classes - first;
+    return left < width + lanes ? left : width;
+  }
 
   Group(const cpu::Rows& rows, int64_t index) : rows_(rows) {
     const int64_t per_outer = rows.groups_per_outer();

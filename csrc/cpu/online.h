@@ -31,43 +31,18 @@ struct Exponentials {
   // Adds n steps. rise() can adjust sums of its own before `total` is rescaled.
   template <class Rise>
   void add(const Block<T>& z, int n, const Rise& rise) {
-    Lanes<T> tops;
-    for (int l = 0; l < lanes; ++l) tops[l] = max[G::row(l)];
-    for (int k = 0; k < n; ++k)
-      for (int l = 0; l < lanes; ++l) tops[l] = z[k][l] > tops[l] ? z[k][l] : tops[l];
-    typename G::template PerRow<T> top, keeps;
-    G::maximum(tops, top);
-    for (int r = 0; r < G::rows; ++r) {
-      const T next = top[r] == -infinity ? T(0) : top[r];
-      scale[r] = top[r] == max[r] ? T(1) : exp_negative(max[r] - top[r]);
-      drop[r] = shift[r] - next;
-      keeps[r] = top[r] == max[r] ? T(1) : T(0);
-      shift[r] = next;
-      max[r] = top[r];
-    }
-    rise();
-    for (int l = 0; l < lanes; ++l) {
-      const int r = G::row(l);
-      others_[l] = scale[r] * (others_[l] + (T(1) - keeps[r]) * ones_[l]);
-      ones_[l] *= keeps[r];
-    }
-    // In a sum of its own first: fewer roundings on the way of each term.
-    Lanes<T> sum, equal;
-    fill(sum, T(0));
-    fill(equal, T(0));
-    for (int k = 0; k < n; ++k)
-      for (int l = 0; l < lanes; ++l) {
-        const bool is_max = z[k][l] == shift[G::row(l)];
-        sum[l] += is_max ? T(0) : exp_negative_lifted(z[k][l] - shift[G::row(l)]);
-        equal[l] += is_max ? T(1) : T(0);
-      }
-    for (int l = 0; l < lanes; ++l) {
-      others_[l] += sum[l] * SoftmaxConstants<T>::unlift;
-      ones_[l] += equal[l];
-    }
+    const T* flat = &z[0][0];
+    const auto at = [&](int64_t j) { return flat[j]; };
+    add_elements(int64_t(n) * lanes, at, rise);
   }
   void add(const Block<T>& z, int n) {
     add(z, n, [] {});
+  }
+
+  // Adds n elements z(j) of one row.
+  template <class Z>
+  void add_row(int64_t n, const Z& z) {
+    add_elements(n, z, [] {});
   }
 
   // Sums up the lanes of each row; sum_j exp(z_j) = exp(max) (1 + rest) from here on.
@@ -83,6 +58,54 @@ struct Exponentials {
   }
 
  private:
+  template <class Z, class Rise>
+  void add_elements(int64_t n, const Z& z, const Rise& rise) {
+    Lanes<T> tops;
+    for (int l = 0; l < lanes; ++l) tops[l] = max[G::row(l)];
+    raise(tops, n, z);
+    typename G::template PerRow<T> top;
+    G::maximum(tops, top);
+    if (!empty_) {
+      for (int r = 0; r < G::rows; ++r) {
+        scale[r] = top[r] == max[r] ? T(1) : exp_negative(max[r] - top[r]);
+        drop[r] = shift[r] - (top[r] == -infinity ? T(0) : top[r]);
+      }
+      rise();
+      for (int l = 0; l < lanes; ++l) {
+        const int r = G::row(l);
+        const T keeps = top[r] == max[r] ? T(1) : T(0);
+        others_[l] = scale[r] * (others_[l] + (T(1) - keeps) * ones_[l]);
+        ones_[l] *= keeps;
+      }
+    }
+    for (int r = 0; r < G::rows; ++r) {
+      shift[r] = top[r] == -infinity ? T(0) : top[r];
+      max[r] = top[r];
+    }
+    empty_ = false;
+
+    Lanes<T> sum, equal;
+    fill(sum, T(0));
+    fill(equal, T(0));
+    const auto add = [&](int l, T zj, bool counts) {
+      const bool is_max = zj == shift[G::row(l)];
+      sum[l] += counts && !is_max ? exp_negative_lifted(zj - shift[G::row(l)]) : T(0);
+      equal[l] += counts && is_max ? T(1) : T(0);
+    };
+    const int64_t whole = n / lanes * lanes;
+    for (int64_t j = 0; j < whole; j += lanes)
+      for (int l = 0; l < lanes; ++l) add(l, z(j + l), true);
+    if (n < lanes)
+      for (int64_t j = 0; j < n; ++j) add(int(j), z(j), true);
+    else if (whole < n)
+      for (int l = 0; l < lanes; ++l) add(l, z(n - lanes + l), n - lanes + l >= whole);
+    for (int l = 0; l < lanes; ++l) {
+      others_[l] += sum[l] * SoftmaxConstants<T>::unlift;
+      ones_[l] += equal[l];
+    }
+  }
+
+  bool empty_ = true;
   Lanes<T> ones_;    // how often the maximum occurred
   Lanes<T> others_;  // the sum of exp(z - max) over all else
 };

@@ -42,89 +42,81 @@ struct LogSoftmax {
   FASTACT_FN static T by_saved(T v, T, T y, T grad_sum, T) { return -v * exp_negative(y) * grad_sum; }
 };
 
-template <template <class> class Formula, class S, bool lane_is_row>
-struct Kernels {
+// A row in each lane.
+template <template <class> class Formula, class S>
+struct RowsInLanes {
   using T = Compute<S>;
   using F = Formula<T>;
-  using G = Group<S, lane_is_row>;
-  using PerRow = typename G::template PerRow<T>;
-  static constexpr T infinity = SoftmaxConstants<T>::infinity;
+  using G = Group<S, true>;
 
   static void forward(const SoftmaxRows& args, int64_t begin, int64_t end) {
-    const int64_t classes = args.rows.classes;
     alignas(64) Block<T> z;
     for (int64_t g = begin; g < end; ++g) {
       const G group(args.rows, g);
       Exponentials<G> sum;
-      for (int64_t first = 0; first < classes; first += G::width) {
-        group.load(z, args.inputs[0], first, -infinity);
+      for (int64_t first = 0; first < args.rows.classes; first += G::width) {
+        group.load(z, args.inputs[0], first, -sum.infinity);
         sum.add(z, group.steps_from(first));
       }
       sum.finish();
-      PerRow scale;
-      for (int r = 0; r < G::rows; ++r) scale[r] = F::scale(sum.rest[r]);
-      for (int64_t first = 0; first < classes; first += G::width) {
-        group.load(z, args.inputs[0], first, -infinity);
+      Lanes<T> scale;
+      for (int l = 0; l < lanes; ++l) scale[l] = F::scale(sum.rest[l]);
+      for (int64_t first = 0; first < args.rows.classes; first += G::width) {
+        group.load(z, args.inputs[0], first, -sum.infinity);
         for (int k = 0; k < group.steps_from(first); ++k)
-          for (int l = 0; l < lanes; ++l) z[k][l] = F::value(z[k][l] - sum.max[G::row(l)], scale[G::row(l)]);
+          for (int l = 0; l < lanes; ++l) z[k][l] = F::value(z[k][l] - sum.max[l], scale[l]);
         group.store(args.outputs[0], first, z);
       }
     }
   }
 
   static void backward(const SoftmaxRows& args, int64_t begin, int64_t end) {
-    const int64_t classes = args.rows.classes;
     alignas(64) Block<T> grad, y;
+    const auto load = [&](const G& group, int64_t first) {
+      group.load(grad, args.inputs[0], first, T(0));
+      group.load(y, args.inputs[1], first, T(0));
+      return group.steps_from(first);
+    };
     for (int64_t g = begin; g < end; ++g) {
       const G group(args.rows, g);
-      Lanes<T> sums;
-      PerRow sum;
-      fill(sums, T(0));
-      for (int64_t first = 0; first < classes; first += G::width) {
-        group.load(grad, args.inputs[0], first, T(0));
-        group.load(y, args.inputs[1], first, T(0));
-        add(group, first, sums, [&](int k, int l) { return F::pulled(grad[k][l], y[k][l]); });
-      }
-      G::sum(sums, sum);
-      for (int64_t first = 0; first < classes; first += G::width) {
-        group.load(grad, args.inputs[0], first, T(0));
-        group.load(y, args.inputs[1], first, T(0));
-        for (int k = 0; k < group.steps_from(first); ++k)
-          for (int l = 0; l < lanes; ++l) grad[k][l] = F::backward(grad[k][l], y[k][l], sum[G::row(l)]);
+      Lanes<T> sum;
+      fill(sum, T(0));
+      for (int64_t first = 0; first < args.rows.classes; first += G::width)
+        add(sum, load(group, first), [&](int k, int l) { return F::pulled(grad[k][l], y[k][l]); });
+      for (int64_t first = 0; first < args.rows.classes; first += G::width) {
+        const int n = load(group, first);
+        for (int k = 0; k < n; ++k)
+          for (int l = 0; l < lanes; ++l) grad[k][l] = F::backward(grad[k][l], y[k][l], sum[l]);
         group.store(args.outputs[0], first, grad);
       }
     }
   }
 
   static void double_backward(const SoftmaxRows& args, int64_t begin, int64_t end) {
-    const int64_t classes = args.rows.classes;
     alignas(64) Block<T> v, grad, y;
     const auto load = [&](const G& group, int64_t first) {
       group.load(v, args.inputs[0], first, T(0));
       group.load(grad, args.inputs[1], first, T(0));
       group.load(y, args.inputs[2], first, T(0));
+      return group.steps_from(first);
     };
     for (int64_t g = begin; g < end; ++g) {
       const G group(args.rows, g);
-      Lanes<T> v_sums, grad_sums;
-      PerRow v_sum, grad_sum;
-      fill(v_sums, T(0));
-      fill(grad_sums, T(0));
-      for (int64_t first = 0; first < classes; first += G::width) {
-        load(group, first);
-        add(group, first, v_sums, [&](int k, int l) { return F::pushed(v[k][l], y[k][l]); });
-        add(group, first, grad_sums, [&](int k, int l) { return F::pulled(grad[k][l], y[k][l]); });
+      Lanes<T> v_sum, grad_sum;
+      fill(v_sum, T(0));
+      fill(grad_sum, T(0));
+      for (int64_t first = 0; first < args.rows.classes; first += G::width) {
+        const int n = load(group, first);
+        add(v_sum, n, [&](int k, int l) { return F::pushed(v[k][l], y[k][l]); });
+        add(grad_sum, n, [&](int k, int l) { return F::pulled(grad[k][l], y[k][l]); });
       }
-      G::sum(v_sums, v_sum);
-      G::sum(grad_sums, grad_sum);
-      for (int64_t first = 0; first < classes; first += G::width) {
-        load(group, first);
-        for (int k = 0; k < group.steps_from(first); ++k)
+      for (int64_t first = 0; first < args.rows.classes; first += G::width) {
+        const int n = load(group, first);
+        for (int k = 0; k < n; ++k)
           for (int l = 0; l < lanes; ++l) {
             const T vi = v[k][l], gi = grad[k][l], yi = y[k][l];
-            const int r = G::row(l);
-            v[k][l] = F::forward_mode(vi, yi, v_sum[r]);
-            grad[k][l] = F::by_saved(vi, gi, yi, grad_sum[r], v_sum[r]);
+            v[k][l] = F::forward_mode(vi, yi, v_sum[l]);
+            grad[k][l] = F::by_saved(vi, gi, yi, grad_sum[l], v_sum[l]);
           }
         group.store(args.outputs[0], first, v);
         group.store(args.outputs[1], first, grad);
@@ -134,10 +126,10 @@ struct Kernels {
 
   // A block's terms, added up apart from what came before it: fewer roundings on the way.
   template <class Term>
-  static void add(const G& group, int64_t first, Lanes<T>& sums, const Term& term) {
+  static void add(Lanes<T>& sums, int n, const Term& term) {
     Lanes<T> part;
     fill(part, T(0));
-    for (int k = 0; k < group.steps_from(first); ++k)
+    for (int k = 0; k < n; ++k)
       for (int l = 0; l < lanes; ++l) part[l] += term(k, l);
     for (int l = 0; l < lanes; ++l) sums[l] += part[l];
   }
@@ -145,12 +137,86 @@ struct Kernels {
   static constexpr SoftmaxKernels kernels = {forward, backward, double_backward};
 };
 
+// A row over all lanes: its classes are contiguous.
+template <template <class> class Formula, class S>
+struct WholeRows {
+  using T = Compute<S>;
+  using F = Formula<T>;
+  using G = Group<S, false>;
+
+  static void forward(const SoftmaxRows& args, int64_t begin, int64_t end) {
+    const int64_t classes = args.rows.classes;
+    for (int64_t g = begin; g < end; ++g) {
+      const G group(args.rows, g);
+      const S* x = group.at(args.inputs[0], 0, 0);
+      S* y = group.at(args.outputs[0], 0, 0);
+      Exponentials<G> sum;
+      for (int64_t first = 0, n; first < classes; first += n) {
+        n = group.part_from(first);
+        sum.add_row(n, [&](int64_t j) { return load(x[first + j]); });
+      }
+      sum.finish();
+      const T max = sum.max[0], scale = F::scale(sum.rest[0]);
+#pragma GCC ivdep
+      for (int64_t j = 0; j < classes; ++j) y[j] = store<S>(F::value(load(x[j]) - max, scale));
+    }
+  }
+
+  static void backward(const SoftmaxRows& args, int64_t begin, int64_t end) {
+    const int64_t classes = args.rows.classes;
+    for (int64_t g = begin; g < end; ++g) {
+      const G group(args.rows, g);
+      const S* grad = group.at(args.inputs[0], 0, 0);
+      const S* y = group.at(args.inputs[1], 0, 0);
+      S* grad_x = group.at(args.outputs[0], 0, 0);
+      const T sum = total(group, [&](int64_t j) { return F::pulled(load(grad[j]), load(y[j])); });
+#pragma GCC ivdep
+      for (int64_t j = 0; j < classes; ++j)
+        grad_x[j] = store<S>(F::backward(load(grad[j]), load(y[j]), sum));
+    }
+  }
+
+  static void double_backward(const SoftmaxRows& args, int64_t begin, int64_t end) {
+    const int64_t classes = args.rows.classes;
+    for (int64_t g = begin; g < end; ++g) {
+      const G group(args.rows, g);
+      const S* v = group.at(args.inputs[0], 0, 0);
+      const S* grad = group.at(args.inputs[1], 0, 0);
+      const S* y = group.at(args.inputs[2], 0, 0);
+      S* grad_grad = group.at(args.outputs[0], 0, 0);
+      S* grad_y = group.at(args.outputs[1], 0, 0);
+      const T v_sum = total(group, [&](int64_t j) { return F::pushed(load(v[j]), load(y[j])); });
+      const T grad_sum =
+          total(group, [&](int64_t j) { return F::pulled(load(grad[j]), load(y[j])); });
+#pragma GCC ivdep
+      for (int64_t j = 0; j < classes; ++j) {
+        const T vj = load(v[j]), gj = load(grad[j]), yj = load(y[j]);
+        grad_grad[j] = store<S>(F::forward_mode(vj, yj, v_sum));
+        grad_y[j] = store<S>(F::by_saved(vj, gj, yj, grad_sum, v_sum));
+      }
+    }
+  }
+
+  template <class Term>
+  static T total(const G& group, const Term& term) {
+    Lanes<T> sums;
+    fill(sums, T(0));
+    for (int64_t first = 0, n; (n = group.part_from(first)) > 0; first += n)
+      add_terms(sums, n, [&](int64_t j) { return term(first + j); });
+    T result[1];
+    G::sum(sums, result);
+    return result[0];
+  }
+
+  static constexpr SoftmaxKernels kernels = {forward, backward, double_backward};
+};
+
 template <template <class> class F>
 constexpr cpu::SoftmaxTable table = {{
-    {Kernels<F, float, false>::kernels, Kernels<F, float, true>::kernels},
-    {Kernels<F, double, false>::kernels, Kernels<F, double, true>::kernels},
-    {Kernels<F, BFloat16, false>::kernels, Kernels<F, BFloat16, true>::kernels},
-    {Kernels<F, Half, false>::kernels, Kernels<F, Half, true>::kernels},
+    {WholeRows<F, float>::kernels, RowsInLanes<F, float>::kernels},
+    {WholeRows<F, double>::kernels, RowsInLanes<F, double>::kernels},
+    {WholeRows<F, BFloat16>::kernels, RowsInLanes<F, BFloat16>::kernels},
+    {WholeRows<F, Half>::kernels, RowsInLanes<F, Half>::kernels},
 }};
 
 }  // namespace
