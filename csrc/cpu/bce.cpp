@@ -37,9 +37,7 @@ struct Bce {
           f(load(at(o.target, i)), pos_weighted ? load(at(o.pos_weight, i)) : T(1)) {}
   };
   FASTACT_FN static S at(const void* p, int64_t i) { return static_cast<const S*>(p)[i]; }
-  FASTACT_FN static void put(void* p, int64_t i, T value) {
-    static_cast<S*>(p)[i] = store<S>(value);
-  }
+  FASTACT_FN static void put(void* p, int64_t i, T value) { static_cast<S*>(p)[i] = store<S>(value); }
 
   // f(i) for each i: stored, or added up.
   template <class F>

@@ -169,8 +169,8 @@ struct CrossEntropy {
     if (args.entropy) group.store_rows(args.entropy, entropy);
   }
 
-  void add_block(int64_t first, Exponentials<G>& exponentials, Lanes<T>& moments,
-                 Lanes<T>& dots, Lanes<T>& masses) const {
+  void add_block(int64_t first, Exponentials<G>& exponentials, Lanes<T>& moments, Lanes<T>& dots,
+                 Lanes<T>& masses) const {
     alignas(64) Block<T> z;
     load_logits(z, first);
     const int n = group.steps_from(first);
@@ -386,8 +386,7 @@ struct CrossEntropy {
           T p = exp_negative(d) * row.inverse[r];
           T centred = (y[k][l] - origin[r]) - mean[r];
           T of_entropy = (d - row.mean[r] + T(1)) * centred - covariance[r];
-          T sum = row.kappa[r] * centred + T(2) * z_loss * row.u[r] * by_lse[r] -
-                  row.h[r] * of_entropy;
+          T sum = row.kappa[r] * centred + T(2) * z_loss * row.u[r] * by_lse[r] - row.h[r] * of_entropy;
           grad[k][l] = p == T(0) ? T(0) : p * sum;
         }
       if (args.softcap > 0) add_curvature(row, first, z, grad, at_target);
@@ -421,8 +420,7 @@ struct CrossEntropy {
       }
     for (int k = 0; k < group.steps_from(first); ++k)
       for (int l = 0; l < lanes; ++l)
-        grad[k][l] =
-            grad[k][l] * cap.slope(z[k][l]) + v[k][l] * cap.curvature(z[k][l]) * by_z[k][l];
+        grad[k][l] = grad[k][l] * cap.slope(z[k][l]) + v[k][l] * cap.curvature(z[k][l]) * by_z[k][l];
   }
 
   // Rows that are ignored among others have no gradient, whatever they hold.

@@ -6,12 +6,12 @@
 
 namespace fastact::cpu {
 // The tables of an instruction set, from its object files.
-#define FASTACT_TABLES(isa)                                                                           \
-  extern const PointwiseTable pointwise_##isa;                                                        \
-  extern const SoftmaxTable softmax_##isa, log_softmax_##isa;                                         \
-  extern const CrossEntropyTable cross_entropy_##isa;                                                 \
-  const BceKernels& bce_##isa(DType, bool, bool, bool);                                               \
-  static const Table table_##isa = {pointwise_##isa, softmax_##isa, log_softmax_##isa,                \
+#define FASTACT_TABLES(isa)                                                            \
+  extern const PointwiseTable pointwise_##isa;                                         \
+  extern const SoftmaxTable softmax_##isa, log_softmax_##isa;                          \
+  extern const CrossEntropyTable cross_entropy_##isa;                                  \
+  const BceKernels& bce_##isa(DType, bool, bool, bool);                                \
+  static const Table table_##isa = {pointwise_##isa, softmax_##isa, log_softmax_##isa, \
                                     cross_entropy_##isa, bce_##isa};
 
 #if defined(__x86_64__)

@@ -124,10 +124,12 @@ class Group {
         for (int l = 0; l < lanes; ++l) block[k][l] = f(block[k][l]);
     } else if (count == lanes) {
       for (int64_t k = 0; k < n; ++k)
-        for (int l = 0; l < lanes; ++l) block[k][l] = f(fastact::load(from[k * rows_.class_stride + l]));
+        for (int l = 0; l < lanes; ++l)
+          block[k][l] = f(fastact::load(from[k * rows_.class_stride + l]));
     } else {
       for (int64_t k = 0; k < n; ++k)
-        for (int l = 0; l < count; ++l) block[k][l] = f(fastact::load(from[k * rows_.class_stride + l]));
+        for (int l = 0; l < count; ++l)
+          block[k][l] = f(fastact::load(from[k * rows_.class_stride + l]));
     }
   }
   void load(Block<T>& block, const void* x, int64_t first, T pad) const {
@@ -145,12 +147,10 @@ class Group {
         for (int64_t k = 0; k < n; ++k) to[l * rows_.row_stride + k] = fastact::store<S>(block[k][l]);
     } else if (count == lanes) {
       for (int64_t k = 0; k < n; ++k)
-        for (int l = 0; l < lanes; ++l)
-          to[k * rows_.class_stride + l] = fastact::store<S>(block[k][l]);
+        for (int l = 0; l < lanes; ++l) to[k * rows_.class_stride + l] = fastact::store<S>(block[k][l]);
     } else {
       for (int64_t k = 0; k < n; ++k)
-        for (int l = 0; l < count; ++l)
-          to[k * rows_.class_stride + l] = fastact::store<S>(block[k][l]);
+        for (int l = 0; l < count; ++l) to[k * rows_.class_stride + l] = fastact::store<S>(block[k][l]);
     }
   }
 

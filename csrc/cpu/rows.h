@@ -44,7 +44,7 @@ struct CrossEntropyRows {
   const void* probabilities;  // S, laid out as the logits
   const void* weight;         // T, for each class
   int64_t ignore_index;
-  bool normalized;  // the logits are log-probabilities already: nll_loss
+  bool normalized;                          // the logits are log-probabilities already: nll_loss
   double label_smoothing, z_loss, softcap;  // 0: none
 
   // For each row, T: sum_j exp(z_j) = exp(max) (1 + rest); the sum of the coefficients that do not

@@ -15,7 +15,7 @@ template <class T>
 struct Softmax {
   FASTACT_FN static T scale(T rest) { return T(1) / (T(1) + rest); }
   FASTACT_FN static T value(T d, T scale) { return exp_negative(d) * scale; }  // of d = z - max
-  FASTACT_FN static T pulled(T grad, T y) { return grad * y; }  // what backward sums
+  FASTACT_FN static T pulled(T grad, T y) { return grad * y; }                 // what backward sums
   FASTACT_FN static T backward(T grad, T y, T sum) { return y * (grad - sum); }
   FASTACT_FN static T pushed(T v, T y) { return v * y; }  // what forward mode sums
   FASTACT_FN static T forward_mode(T v, T y, T sum) { return y * (v - sum); }
@@ -186,8 +186,7 @@ struct WholeRows {
       S* grad_grad = group.at(args.outputs[0], 0, 0);
       S* grad_y = group.at(args.outputs[1], 0, 0);
       const T v_sum = total(group, [&](int64_t j) { return F::pushed(load(v[j]), load(y[j])); });
-      const T grad_sum =
-          total(group, [&](int64_t j) { return F::pulled(load(grad[j]), load(y[j])); });
+      const T grad_sum = total(group, [&](int64_t j) { return F::pulled(load(grad[j]), load(y[j])); });
 #pragma GCC ivdep
       for (int64_t j = 0; j < classes; ++j) {
         const T vj = load(v[j]), gj = load(grad[j]), yj = load(y[j]);

@@ -18,8 +18,8 @@ struct SoftmaxConstants<float> {
   static constexpr float infinity = __builtin_inff();
   static constexpr int lift_bits = 24;
   static constexpr float unlift = 0x1p-24f;
-  static constexpr float limit = -103.97f;     // below, exp rounds to 0
-  static constexpr float integers = 0x1p23f;   // adding an integer's bits to these gives its sum
+  static constexpr float limit = -103.97f;    // below, exp rounds to 0
+  static constexpr float integers = 0x1p23f;  // adding an integer's bits to these gives its sum
 };
 template <>
 struct SoftmaxConstants<double> {
@@ -72,7 +72,8 @@ FASTACT_FN T log1p(T r) {
   return r < SoftmaxConstants<T>::infinity ? result : r;  // and NaN
 }
 
-// A bound on the logits: z = cap tanh(x / cap), with dz/dx and d2z/dx2 as functions of z. cap = 0: none.
+// A bound on the logits: z = cap tanh(x / cap), with dz/dx and d2z/dx2 as functions of z. cap = 0:
+// none.
 template <class T>
 struct SoftCap {
   T cap, inverse;

@@ -38,8 +38,7 @@ class BceOps {
   }
 
   static std::tuple<Tensor, Tensor> double_backward(Tensor v, Tensor grad, Tensor x, Tensor target,
-                                                    Maybe weight, Maybe pos_weight,
-                                                    int64_t reduction) {
+                                                    Maybe weight, Maybe pos_weight, int64_t reduction) {
     Problem p(x, target, weight, pos_weight, reduction);
     p.use_grad(grad);
     p.operands.v = p.laid_out(v);

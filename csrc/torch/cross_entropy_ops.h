@@ -162,7 +162,8 @@ class CrossEntropyOps {
       }
       args.logits = logits.data_ptr();
       if (t.scalar_type() == ScalarType::Long) {
-        STD_TORCH_CHECK(t.numel() == args.rows.count(), "fastact::cross_entropy: expected a target for "
+        STD_TORCH_CHECK(t.numel() == args.rows.count(),
+                        "fastact::cross_entropy: expected a target for "
                         "each row of logits");
         target = torch::stable::contiguous(t);
         args.target = static_cast<const int64_t*>(target.data_ptr());
@@ -239,8 +240,7 @@ class CrossEntropyOps {
     Tensor loss(int64_t reduction, bool full_precision, Tensor& total) {
       check_target_range();
       const bool reduced = reduction != none;
-      Tensor loss =
-          allocate_small(logits, reduced ? std::vector<int64_t>() : row_sizes(), compute);
+      Tensor loss = allocate_small(logits, reduced ? std::vector<int64_t>() : row_sizes(), compute);
       if (!reduced) args.loss = loss.data_ptr();
       std::vector<double> sums(2 * args.rows.groups());
       args.sums = sums.data();

@@ -231,7 +231,7 @@ class Functions:
                 return tuple(grads)
 
         class Eager(Op):
-            """Forward, but returns nothing that was not asked for, which costs a microsecond each."""
+            """Forward, without the outputs nobody asked for: each costs a microsecond."""
 
             symbol = family.symbol
             overload = forward_op

@@ -1,6 +1,7 @@
-"""The softmax and loss ops as compositions of torch's: for third derivatives, for what no kernel
-serves, and for targets and weights that are differentiated themselves.
+"""The softmax and loss ops as compositions of torch's.
 
+For third derivatives, for what no kernel serves, and for targets and weights that are
+differentiated themselves.
 ``reduction`` is torch's number: 0 none, 1 mean, 2 sum. Equations stand in
 ``csrc/cpu/cross_entropy.cpp`` and ``csrc/formulas/softmax.h``.
 """
@@ -50,9 +51,7 @@ def nll_loss_double_backward(
     ignore_index: int,
 ) -> Tensor:
     """The loss is linear in x."""
-    return F.nll_loss(
-        v, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction]
-    )
+    return F.nll_loss(v, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction])
 
 
 def bce_with_logits_double_backward(
@@ -212,9 +211,7 @@ def cross_entropy_double_backward(
 
     kappa = u * of_lse + q
     grad_x = p * (
-        kappa * (y - mean)
-        + 2 * z_loss * u * mean
-        - h * ((centred + 1) * (y - mean) - covariance)
+        kappa * (y - mean) + 2 * z_loss * u * mean - h * ((centred + 1) * (y - mean) - covariance)
     )
     if softcap > 0:
         by_z = p * (kappa - h * centred) - u * a

@@ -155,7 +155,8 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
     if not served or (choice.cutoffs and gate.numel() < GATES[gate_name][records]):
         return row.reference(gate) * up
-    return apply(choice.functions[f"{gate_name}_mul"], records, gate, up)
+    y: Tensor = apply(choice.functions[f"{gate_name}_mul"], records, gate, up)
+    return y
 
 
 def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Tensor:
@@ -184,7 +185,8 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
             return torch.nn.functional.glu(x, dim)
         gate, up = gate_and_up(x, dim, gate_first)
         return row.reference(gate) * up
-    return apply(choice.functions[f"{gate_name}_glu"], records, x, dim, gate_first)
+    y: Tensor = apply(choice.functions[f"{gate_name}_glu"], records, x, dim, gate_first)
+    return y
 
 
 def gelu_variant(op: str, approximate: str) -> str:

@@ -50,7 +50,7 @@ class Family:
     # depend on grads, and are what forward mode asks for.
     no_grads: Callable[..., tuple[Any, ...]]
     # What double_backward returns, as differentiable torch code
-    composition: Callable[..., tuple[Any, ...]]
+    composition: Callable[..., Any]
     symmetric: bool = False  # the Jacobian: forward mode is backward
     linear: bool = False  # in the primals: double_backward returns nothing for them
     overwrites: tuple[str, str] | None = None  # an op in place: what follows the name; the schema

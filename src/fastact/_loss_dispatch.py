@@ -18,18 +18,38 @@ from ._dispatch import PLAIN, apply, is_served
 from ._family import as_tuple
 
 # Fewer elements than this go to torch in "auto", without and with a gradient to record: measured by
-# benchmarks/cutoffs.py.
-CUTOFFS = {
-    "softmax": (2**12, 2**13),
-    "log_softmax": (2**12, 2**13),
-    "nll_loss": (2**30, 2**20),
-    "cross_entropy": (2**8, 2**8),
-    "bce_with_logits": (2**8, 2**8),
+# benchmarks/cutoffs.py. Up to 64 classes each lane of a vector has a row of its own, and torch's
+# kernels are slow; a few hundred are too few to fill vectors for long.
+_NEVER = 2**62
+CUTOFFS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
+    # up to 64 classes, up to 511, more
+    "softmax": ((2**10, 2**11), (2**22, 2**22), (2**17, 2**20)),
+    "log_softmax": ((2**10, 2**11), (2**22, 2**22), (2**16, 2**20)),
+    "nll_loss": ((_NEVER, _NEVER),) * 3,
+    "cross_entropy": ((2**11, 2**12), (2**21, 2**21), (2**16, 2**16)),
+    "bce_with_logits": ((2**13, 2**15),) * 3,
 }
+SMALLEST = {op: min(map(min, cutoffs)) for op, cutoffs in CUTOFFS.items()}
 
 
-def _answers(op: str, records: bool, x: Tensor, others: tuple[Tensor | None, ...] = ()) -> bool:
-    """Whether a kernel of ours answers; "auto" leaves to torch what it does faster."""
+def _is_small(op: str, records: bool, x: Tensor, classes: int) -> bool:
+    n = x.numel()
+    kind = 0 if classes <= 64 else 1 if classes < 512 else 2
+    return bool(n < CUTOFFS[op][kind][records])
+
+
+def _answers(
+    op: str, records: bool, x: Tensor, classes: int | None, others: tuple[Tensor | None, ...] = ()
+) -> bool:
+    """Whether a kernel of ours answers; "auto" leaves to torch what it does faster.
+
+    Args:
+        op: the op.
+        records: whether a gradient will be asked for.
+        x: the logits.
+        classes: of each row; None where torch cannot do what is asked for.
+        others: target, weight and pos_weight.
+    """
     choice = STATE.choice
     if choice.functions and op not in choice.functions:
         if choice.name != "auto":
@@ -44,8 +64,13 @@ def _answers(op: str, records: bool, x: Tensor, others: tuple[Tensor | None, ...
                 )
             return False
     return is_served(op, "input", x) and not (
-        choice.cutoffs and x.numel() < CUTOFFS[op][records]
+        choice.cutoffs and classes is not None and _is_small(op, records, x, classes)
     )
+
+
+def is_tiny(op: str, x: Tensor) -> bool:
+    """Whether torch answers in any case: what tiny tensors notice is every check."""
+    return STATE.choice.cutoffs and type(x) in PLAIN and x.numel() < SMALLEST[op]
 
 
 def _records(x: Tensor) -> bool:
@@ -71,12 +96,9 @@ def check_devices(op: str, x: Tensor, **others: Tensor | None) -> None:
 def reduction_number(
     op: str, reduction: str, size_average: bool | None = None, reduce: bool | None = None
 ) -> int:
-    """torch's number of a reduction, also from the two arguments that it replaced."""
+    """Torch's number of a reduction, also from the two arguments that it replaced."""
     if size_average is not None or reduce is not None:
-        if reduce is False:
-            reduction = "none"
-        else:
-            reduction = "sum" if size_average is False else "mean"
+        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
         warnings.warn(
             f"size_average and reduce args will be deprecated, please use reduction={reduction!r} "
             "instead.",
@@ -95,7 +117,7 @@ def reduction_number(
 
 
 def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
-    """softmax or log_softmax of x, first converted to dtype."""
+    """Softmax or log_softmax of x, first converted to dtype."""
     check_tensors(op, input=x)
     if not isinstance(dim, (int, torch.SymInt)):
         raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
@@ -108,10 +130,11 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
     if dtype is not None and x.dtype != dtype:
         x = x.to(dtype)
     records = _records(x)
-    if not _answers(op, records, x):
+    if not _answers(op, records, x, x.shape[dim] if x.dim() else 1):
         y: Tensor = getattr(F, op)(x, dim)
         return y
-    return apply(STATE.choice.functions[op], records, x, dim % rank)
+    result: Tensor = apply(STATE.choice.functions[op], records, x, dim % rank)
+    return result
 
 
 # --------------------------------------------------------------------------------------------------
@@ -190,7 +213,9 @@ def nll_loss(
     _check_weight(op, x, weight)
     check_devices(op, x, target=target, weight=weight)
     records = _records(x)
-    if torch.is_autocast_enabled(x.device.type) or not _answers(op, records, x, (target, weight)):
+    if torch.is_autocast_enabled(x.device.type) or not _answers(
+        op, records, x, x.shape[class_dim(x)], (target, weight)
+    ):
         return F.nll_loss(
             x, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction]
         )
@@ -198,21 +223,18 @@ def nll_loss(
         target = target.reshape(())
     functions = STATE.choice.functions[op]
     try:
-        loss: Tensor = apply(
-            functions, records, x, target.long(), weight, reduction, ignore_index
-        )
+        loss: Tensor = apply(functions, records, x, target.long(), weight, reduction, ignore_index)
     except RuntimeError:
         _raise_for_target(op, x, target, ignore_index)
         raise
     return loss
 
 
-def _check_number(op: str, name: str, value: object, low: float, high: float | None = None) -> None:
-    if not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
+def _check_number(op: str, name: str, value: object, low: float) -> None:
+    if not isinstance(value, (float, Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{op}(): argument {name!r} must be float, not {type(value).__name__}")
-    if not value >= low or (high is not None and not value <= high):
-        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ValueError(f"{op}(): {name} must be {bounds}; got {value}")
+    if not float(value) >= low:
+        raise ValueError(f"{op}(): {name} must be at least {low}; got {value}")
 
 
 def _check_probabilities(op: str, x: Tensor, target: Tensor, ignore_index: int) -> None:
@@ -323,7 +345,9 @@ def cross_entropy(
         return_lse,
         return_entropy,
     )
-    ours = _answers(op, records, x, (target, weight))
+    classes = x.shape[class_dim(x)] if plain and not inplace_backward else None
+    ours = _answers(op, records, x, classes, (target, weight))
+    results: Any
     if ours and (probabilities or weight is not None):
         ours = not (may_be_tracked(target) or may_be_tracked(weight))
     if ours:
@@ -338,11 +362,10 @@ def cross_entropy(
             raise
     else:
         results = _compositions.cross_entropy(x, target, weight, *constants)
-    if not divided:
-        return results
     loss, *others = as_tuple(results)
-    loss = loss / normalizer
-    loss = loss if autocast else loss.to(x.dtype)
+    if normalizer is not None:
+        loss = loss / normalizer
+        loss = loss if autocast else loss.to(x.dtype)
     return (loss, *others) if others else loss
 
 
@@ -366,7 +389,7 @@ def bce_with_logits(
         raise ValueError(
             f"{op}(): Target size ({target.shape}) must be the same as input size ({x.shape})"
         )
-    expanded = []
+    expanded: list[Tensor | None] = []
     for name, t in (("weight", weight), ("pos_weight", pos_weight)):
         if t is not None:
             check_tensors(op, **{name: t})
@@ -382,11 +405,12 @@ def bce_with_logits(
     ours = (
         not torch.is_autocast_enabled(x.device.type)
         and all(t is None or t.dtype == x.dtype for t in others)
-        and _answers(kernel, records, x, others)
+        and _answers(kernel, records, x, 0, others)
         and not any(may_be_tracked(t) for t in others)
     )
     if not ours:
         return F.binary_cross_entropy_with_logits(
             x, target, weight, pos_weight=pos_weight, reduction=REDUCTIONS[reduction]
         )
-    return apply(STATE.choice.functions[kernel], records, x, *others, reduction)
+    loss: Tensor = apply(STATE.choice.functions[kernel], records, x, *others, reduction)
+    return loss

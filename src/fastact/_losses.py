@@ -7,9 +7,9 @@
     cross_entropy(x, target, weight, ...) -> (loss, lse, entropy, stats, total)
     bce_with_logits(x, target, weight, pos_weight, reduction) -> loss
 
-``target`` holds class indices, or probabilities like x. ``total`` is the sum of the weights, by which
-``mean`` divides; ``stats`` is what cross_entropy_backward needs of each row; ``lse`` and ``entropy``
-are empty unless asked for. ``reduction`` is torch's number: 0 none, 1 mean, 2 sum.
+``target`` holds class indices, or probabilities like x. ``total`` is the sum of the weights, by
+which ``mean`` divides; ``stats`` is what cross_entropy_backward needs of each row; ``lse`` and
+``entropy`` are empty unless asked for. ``reduction`` is torch's number: 0 none, 1 mean, 2 sum.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _softmax(name: str, symbol: str, composition: Callable[..., Any], symmetric:
 
 
 # --------------------------------------------------------------------------------------------------
-# vmap of a loss: all rows at once without a reduction, which then follows for each element of the batch
+# vmap of a loss: all rows at once without a reduction, which then follows batch by batch
 
 
 def _one_by_one(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
@@ -167,8 +167,10 @@ def _batched_loss(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: An
 def _derivative_arguments(
     info: Any, in_dims: tuple[int | None, ...], args: Arguments, before: int, grads: int, kept: int
 ) -> Any:
-    """The arguments of a derivative, merged: ``before`` tensors like x and the gradients come before
-    x, ``kept`` tensors of the forward's after the weight.
+    """The arguments of a derivative, merged.
+
+    ``before`` tensors like x and the gradients come before x, ``kept`` outputs of the forward op
+    after the weight.
     """
     at = before + grads
     x, target, weight = args[at : at + 3]
@@ -342,7 +344,7 @@ def _bce_with_logits() -> Family:
 
         def rule(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
             *tensors, reduction = args
-            leading = [
+            leading: list[Any] = [
                 t if t is None else _leading(t, dim, info.batch_size)
                 for t, dim in zip(tensors, in_dims, strict=False)
             ]

@@ -38,6 +38,10 @@ is_functorch_wrapped = _find(torch._C._functorch, "is_functorch_wrapped_tensor",
 forward_ad_enabled = _find(torch._C, "_is_fwd_grad_enabled")
 set_forward_ad = _find(forward_ad, "_set_fwd_grad_enabled")  # context manager
 _find(forward_ad, "_current_level")
+# What torch.nn.functional's functions of these names call, with the reduction as a number: for tiny
+# tensors, which notice every Python frame. Where one is gone, the public function answers.
+cross_entropy_loss = getattr(torch._C._nn, "cross_entropy_loss", None)
+nll_loss_nd = getattr(torch._C._nn, "nll_loss_nd", None)
 # The one tensor subclass that behaves as a plain tensor in everything that matters here.
 FakeTensor = _find(torch._subclasses, "FakeTensor", torch.Tensor)
 

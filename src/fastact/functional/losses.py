@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, overload
 
+import torch
 from torch import Tensor
 
 from .. import _loss_dispatch
-from .._loss_dispatch import reduction_number
+from .._compositions import REDUCTIONS
+from .._loss_dispatch import is_tiny, reduction_number
+from .._private import cross_entropy_loss, nll_loss_nd
 
 
 def nll_loss(
@@ -21,8 +24,8 @@ def nll_loss(
 ) -> Tensor:
     r"""Negative log likelihood, :math:`-w_t\,x_t` for log-probabilities x and target class t.
 
-    Shapes: ``input`` (N, C), (N, C, d1, ...) or (C,); ``target`` (N,), (N, d1, ...) or (). The loss has
-    target's shape without a reduction, and no dimension with one.
+    Shapes: ``input`` (N, C), (N, C, d1, ...) or (C,); ``target`` (N,), (N, d1, ...) or (). The loss
+    has target's shape without a reduction, and no dimension with one.
 
     Args:
         input: log-probabilities; float32, float64, bfloat16 or float16.
@@ -45,6 +48,20 @@ def nll_loss(
         >>> fastact.functional.nll_loss(x, torch.tensor([0, 1]))
         tensor(0.6809)
     """
+    if (
+        is_tiny("nll_loss", input)
+        and nll_loss_nd is not None
+        and size_average is None
+        and reduce is None
+        and reduction in REDUCTIONS
+    ):
+        try:
+            tiny: Tensor = nll_loss_nd(
+                input, target, weight, REDUCTIONS.index(reduction), ignore_index
+            )
+            return tiny
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            pass  # to be said in more words below
     number = reduction_number("nll_loss", reduction, size_average, reduce)
     return _loss_dispatch.nll_loss(input, target, weight, ignore_index, number)
 
@@ -108,13 +125,14 @@ def cross_entropy(
 ) -> Tensor | tuple[Tensor, ...]:
     r"""Cross entropy of logits, :math:`-w_t \log \mathrm{softmax}(x)_t`, fused.
 
-    The forward pass reads the logits once and keeps two numbers of each row; the backward pass reads
-    them once and writes the gradient. Nothing else of their size is stored. 16-bit logits are summed
-    in float32. Rows that are ignored have a loss, log-sum-exp, entropy and gradient of 0, whatever they
-    hold.
+    The forward pass reads the logits once and keeps two numbers of each row; the backward pass
+    reads them once and writes the gradient. Nothing else of their size is stored. 16-bit logits are
+    summed in float32. Rows that are ignored have a loss, log-sum-exp, entropy and gradient of 0,
+    whatever they hold.
 
-    Shapes: ``input`` (N, C), (N, C, d1, ...) or (C,). ``target`` has class indices, (N,), (N, d1, ...)
-    or (), or probabilities, input's shape. What is returned for each row has the shape of the former.
+    Shapes: ``input`` (N, C), (N, C, d1, ...) or (C,). ``target`` has class indices, (N,),
+    (N, d1, ...) or (), or probabilities, input's shape. What is returned for each row has the shape
+    of the former.
 
     Args:
         input: logits; float32, float64, bfloat16 or float16.
@@ -138,8 +156,8 @@ def cross_entropy(
         return_entropy: whether to return the entropy of each row's softmax too.
 
     Returns:
-        The loss, in input's dtype (float32 under autocast); or a tuple of the loss and what was asked
-        for, log-sum-exp first, which for 16-bit logits is float32. All differentiable.
+        The loss, in input's dtype (float32 under autocast); or a tuple of the loss and what was
+        asked for, log-sum-exp first, which for 16-bit logits is float32. All differentiable.
 
     Raises:
         IndexError: a target is neither a class nor ``ignore_index``.
@@ -163,6 +181,23 @@ def cross_entropy(
     Sources: Szegedy et al. 2015, arXiv:1512.00567 (label smoothing); Chowdhery et al. 2022,
     arXiv:2204.02311, section 5 (z_loss); Bello et al. 2016, arXiv:1611.09940 (softcap).
     """
+    if (
+        is_tiny("cross_entropy", input)
+        and cross_entropy_loss is not None
+        and softcap is None
+        and normalizer is None
+        and not (inplace_backward or z_loss or return_lse or return_entropy)
+        and size_average is None
+        and reduce is None
+        and reduction in REDUCTIONS
+    ):
+        try:
+            tiny: Tensor = cross_entropy_loss(
+                input, target, weight, REDUCTIONS.index(reduction), ignore_index, label_smoothing
+            )
+            return tiny
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            pass  # to be said in more words below
     return _loss_dispatch.cross_entropy(
         input,
         target,
@@ -188,7 +223,7 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
-    r"""Binary cross entropy, :math:`-w\,(p\,y \log\sigma(x) + (1 - y) \log\sigma(-x))`, of logits x.
+    r"""Binary cross entropy, :math:`-w\,(p\,y \log\sigma(x) + (1 - y) \log\sigma(-x))`.
 
     Args:
         input: logits x, any shape; float32, float64, bfloat16 or float16.
@@ -211,5 +246,19 @@ def binary_cross_entropy_with_logits(
         ... )
         tensor(0.2201)
     """
+    if (
+        is_tiny("bce_with_logits", input)
+        and isinstance(target, Tensor)
+        and target.shape == input.shape
+        and size_average is None
+        and reduce is None
+        and reduction in REDUCTIONS
+    ):
+        try:
+            return torch.binary_cross_entropy_with_logits(
+                input, target, weight, pos_weight, REDUCTIONS.index(reduction)
+            )
+        except (RuntimeError, TypeError):
+            pass  # to be said in more words below
     number = reduction_number("binary_cross_entropy_with_logits", reduction, size_average, reduce)
     return _loss_dispatch.bce_with_logits(input, target, weight, pos_weight, number)

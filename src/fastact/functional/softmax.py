@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _loss_dispatch
+from .._loss_dispatch import is_tiny
 
 
 def softmax(
@@ -32,6 +33,8 @@ def softmax(
     """
     if dim is None:
         return F.softmax(input, dim, _stacklevel + 1, dtype)
+    if is_tiny("softmax", input):
+        return torch.softmax(input, dim, dtype)
     return _loss_dispatch.softmax("softmax", input, dim, dtype)
 
 
@@ -59,4 +62,6 @@ def log_softmax(
     """
     if dim is None:
         return F.log_softmax(input, dim, _stacklevel + 1, dtype)
+    if is_tiny("log_softmax", input):
+        return torch.log_softmax(input, dim, dtype)
     return _loss_dispatch.softmax("log_softmax", input, dim, dtype)
