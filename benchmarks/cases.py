@@ -190,7 +190,6 @@ def _losses() -> Iterator[Op]:
 
 
 OPS = {op.name: op for op in (*_activations(), *_gated(), *_losses())}
-OPS = {name: op for name, op in OPS.items() if hasattr(F, op.function)}
 
 
 @dataclass(frozen=True)
@@ -262,7 +261,7 @@ class Case:
         leaves = [t.detach().requires_grad_() for t in tensors[:count]]
         rest, before = tensors[count:], None
         if ours and self.op.overwrites:
-            leaves[0] = tensors[0].clone().requires_grad_()
+            leaves[0] = tensors[0].clone().requires_grad_() * 1  # a leaf may not be overwritten
             before = partial(_restore, leaves[0], tensors[0])
 
         def both() -> object:

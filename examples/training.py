@@ -1,4 +1,4 @@
-"""Trains the same network twice, with torch.nn's and with fastact.nn's activations, in step."""
+"""Trains the same network twice, with torch.nn's and with fastact.nn's activations and loss, in step."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from torch import Tensor, nn
 
 import fastact.nn
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Build = Callable[[ModuleType], nn.Module]
-
-# The one place where the demo chooses its loss.
-LOSS: Loss = nn.functional.cross_entropy
 
 SEED = 0
 WARM_UP_STEPS = 5
@@ -79,6 +75,7 @@ class Trainee:
     """A network in training, with the history it writes."""
 
     model: nn.Module
+    loss: nn.Module
     optimizer: torch.optim.Optimizer
     history: History = field(default_factory=History)
 
@@ -87,13 +84,14 @@ class Trainee:
         """Build a network from the common seed, so that both sides start from equal weights."""
         torch.manual_seed(SEED)
         model = build(namespace)
-        return cls(model, torch.optim.Adam(model.parameters(), lr=learning_rate))
+        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        return cls(model, namespace.CrossEntropyLoss(), optimizer)
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Take one timed training step and return its loss."""
         start = perf_counter()
         self.optimizer.zero_grad()
-        loss = LOSS(self.model(inputs), labels)
+        loss: Tensor = self.loss(self.model(inputs), labels)
         loss.backward()
         self.optimizer.step()
         self.history.step_seconds.append(perf_counter() - start)

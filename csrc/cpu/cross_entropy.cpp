@@ -268,7 +268,7 @@ struct CrossEntropy {
     for (int r = 0; r < G::rows; ++r) {
       T d = row.target.logit[r] - row.max[r];
       T p = exp_negative(d) * row.inverse[r];
-      T one_minus_p = (row.rest[r] + one_minus_exp(d)) * row.inverse[r];
+      T one_minus_p = p < T(0.5) ? T(1) - p : (row.rest[r] + one_minus_exp(d)) * row.inverse[r];
       T own = row.u[r] * row.target.coefficient[r];
       T others = row.kappa[r] - own;
       if (args.grad_entropy) others -= p == T(0) ? T(0) : row.h[r] * (d - row.mean[r]);

@@ -30,12 +30,18 @@ def transforms_active() -> bool:
 
 
 def may_be_tracked(t: object) -> bool:
-    """Whether anybody may differentiate by a tensor, at any level; a copy of none is taken."""
-    return isinstance(t, Tensor) and (
-        t.requires_grad
-        or (functorch_active() and _private.is_functorch_wrapped(t))
-        or (dual_level_active() and forward_ad.unpack_dual(t).tangent is not None)
-    )
+    """Whether anybody may differentiate by a tensor, at any level."""
+    if not isinstance(t, Tensor):
+        return False
+    if t.requires_grad:
+        return True
+    if functorch_active():
+        while _private.is_functorch_wrapped(t):
+            if _private.is_grad_tracking(t):
+                return True
+            t = _private.unwrapped(t)
+        return bool(t.requires_grad)
+    return dual_level_active() and forward_ad.unpack_dual(t).tangent is not None
 
 
 class Op(Function):

@@ -117,14 +117,21 @@ def cross_entropy(
     dim = class_dim(x)
     wide = compute_dtype(x.dtype)
     z = capped(x, softcap)
-    loss = F.cross_entropy(
-        z.to(wide) if full_precision else z,
-        target,
-        weight.to(wide) if full_precision and weight is not None else weight,
-        ignore_index=ignore_index,
-        reduction=REDUCTIONS[reduction],
-        label_smoothing=label_smoothing,
-    )
+    if target.is_floating_point():
+        # Not torch's function: it fails under vmap, and 0 * -inf is NaN there.
+        a, _ = coefficients(z, target, weight, ignore_index, label_smoothing)
+        log_p = torch.log_softmax(z.to(wide), dim)
+        loss = -torch.where(a == 0, 0.0, a * log_p).sum(dim)
+        loss = (loss, loss.mean(), loss.sum())[reduction].to(wide if full_precision else x.dtype)
+    else:
+        loss = F.cross_entropy(
+            z.to(wide) if full_precision else z,
+            target,
+            weight.to(wide) if full_precision and weight is not None else weight,
+            ignore_index=ignore_index,
+            reduction=REDUCTIONS[reduction],
+            label_smoothing=label_smoothing,
+        )
     if not (z_loss or with_lse or with_entropy):
         return loss
     z = z.to(wide)

@@ -323,7 +323,8 @@ def cross_entropy(
     if normalizer is not None:
         _refuse_normalizer(op, reduction, normalizer)
     records = _records(x)
-    if inplace_backward and records:
+    overwrites = inplace_backward and records and not transforms_active()
+    if overwrites:
         _check_inplace(op, x)
 
     autocast = torch.is_autocast_enabled(x.device.type)
@@ -353,7 +354,7 @@ def cross_entropy(
     if ours:
         function = STATE.choice.functions[op]
         try:
-            if inplace_backward and records and not transforms_active():
+            if overwrites:
                 results = inplace_cross_entropy().record(x, target, weight, *constants)
             else:
                 results = apply(function, records, x, target, weight, *constants)

@@ -34,7 +34,9 @@ after_version_counter = _find(torch._C, "_after_ADInplaceOrView_keyset")  # the 
 SingleLevelFunction = _find(torch.autograd.function, "_SingleLevelFunction", Function)
 allow_single_level = _find(torch._functorch.utils, "enable_single_level_autograd_function")
 functorch_active = _find(torch._C, "_are_functorch_transforms_active", lambda: False)
-is_functorch_wrapped = _find(torch._C._functorch, "is_functorch_wrapped_tensor", lambda _: True)
+is_functorch_wrapped = _find(torch._C._functorch, "is_functorch_wrapped_tensor", lambda _: False)
+is_grad_tracking = _find(torch._C._functorch, "is_gradtrackingtensor", lambda _: True)
+unwrapped = _find(torch._C._functorch, "get_unwrapped", lambda t: t)
 forward_ad_enabled = _find(torch._C, "_is_fwd_grad_enabled")
 set_forward_ad = _find(forward_ad, "_set_fwd_grad_enabled")  # context manager
 _find(forward_ad, "_current_level")
