@@ -246,7 +246,7 @@ struct CrossEntropy {
     for (int r = 0; r < G::rows; ++r) factor[r] = row.kappa[r] * row.inverse[r] * unlift;
     for (int k = 0; k < n; ++k)
       for (int l = 0; l < lanes; ++l)
-        grad[k][l] = exp_negative_lifted(z[k][l] - row.max[G::row(l)]) * factor[G::row(l)];
+        grad[k][l] = exp_negative_lifted<G::is_short>(z[k][l] - row.max[G::row(l)]) * factor[G::row(l)];
     if (args.grad_entropy)
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
@@ -314,7 +314,8 @@ struct CrossEntropy {
     const T max = row.max[0], factor = row.kappa[0] * row.inverse[0] * unlift;
     const int64_t n = classes();
 #pragma GCC ivdep
-    for (int64_t j = 0; j < n; ++j) grad[j] = store<S>(exp_negative_lifted(load(x[j]) - max) * factor);
+    for (int64_t j = 0; j < n; ++j)
+      grad[j] = store<S>(exp_negative_lifted<G::is_short>(load(x[j]) - max) * factor);
   }
 
   void double_backward_group() const {

@@ -62,6 +62,8 @@ template <class S, bool lane_is_row>
 class Group {
  public:
   using T = Compute<S>;
+  // Whether gradients are rounded to 16 bits, and their exponentials need not be exact in float.
+  static constexpr bool is_short = sizeof(S) == 2;
   // How many rows a group has; and, for each of them, a number.
   static constexpr int rows = lane_is_row ? lanes : 1;
   template <class U>

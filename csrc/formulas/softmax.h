@@ -16,27 +16,58 @@ struct SoftmaxConstants;
 template <>
 struct SoftmaxConstants<float> {
   static constexpr float infinity = __builtin_inff();
-  static constexpr int lift_bits = 24;
   static constexpr float unlift = 0x1p-24f;
   static constexpr float limit = -103.97f;    // below, exp rounds to 0
   static constexpr float integers = 0x1p23f;  // adding an integer's bits to these gives its sum
+  static constexpr float log2e = 1.44269504f;
+  static constexpr float round_magic = 0x1.8p23f;
+  static constexpr float log2e_low = 1.925963033500935e-8f;
+  // 2^24 2^f for |f| <= 1/2: 1.9e-9
+  static constexpr float exp2[] = {0x1p24f * 1.00000000055f,    0x1p24f * 0.693147205737f,
+                                   0x1p24f * 0.240226468906f,   0x1p24f * 0.0555032877711f,
+                                   0x1p24f * 0.00961848895633f, 0x1p24f * 0.00133999311772f,
+                                   0x1p24f * 0.000153458121613f};
+  // and for results that are rounded to 16 bits: 2.6e-6
+  static constexpr float exp2_short[] = {0x1p24f * 0.999999261442f, 0x1p24f * 0.693121814743f,
+                                         0x1p24f * 0.240247448315f, 0x1p24f * 0.0559178603406f,
+                                         0x1p24f * 0.0095701018633f};
 };
 template <>
 struct SoftmaxConstants<double> {
   static constexpr double infinity = __builtin_inf();
-  static constexpr int lift_bits = 53;
   static constexpr double unlift = 0x1p-53;
   static constexpr double limit = -745.13;
   static constexpr double integers = 0x1p52;
+  static constexpr double log2e = 1.44269504088896340736;
+  static constexpr double round_magic = 0x1.8p52;
+  static constexpr double log2e_low = 2.0355273740931033e-17;
+  // 2^53 2^f: 3e-18
+  static constexpr double exp2[] = {
+      0x1p53 * 0.9999999999999999971,     0x1p53 * 0.69314718055994533046,
+      0x1p53 * 0.24022650695910156204,    0x1p53 * 0.055504108664819921605,
+      0x1p53 * 0.0096181291075883352443,  0x1p53 * 0.0013333558146789921722,
+      0x1p53 * 0.00015403530462514432062, 0x1p53 * 0.000015252733489988525649,
+      0x1p53 * 1.321543308967639918e-6,   0x1p53 * 1.0178198021671930844e-7,
+      0x1p53 * 7.0741056135081427963e-9,  0x1p53 * 4.4352827069572771511e-10};
 };
 
-// exp(x) times 2^lift_bits for x <= 0, down to the subnormals; 0 below them, and for -inf. 1 ulp.
-template <class T>
+// exp(x) for x <= 0, times 2^24 (double: 2^53), so that it is normal where exp(x) is not; 0 where that
+// rounds to 0, and for -inf. The exponent is added to 2^24 2^f as an integer. 1 ulp; for results that
+// are rounded to 16 bits, is_short, 2.6e-6 and 1.3e-8 |x| more.
+template <bool is_short = false, class T>
 FASTACT_FN T exp_negative_lifted(T x) {
-  T k_magic;
-  T p = exp_reduce(x, T(0), k_magic);
-  T e = (T(1) + p) * power_of_two(k_magic, SoftmaxConstants<T>::lift_bits);
-  return x < SoftmaxConstants<T>::limit ? T(0) : e;
+  using C = SoftmaxConstants<T>;
+  using Bits = typename Constants<T>::Bits;
+  T k_magic = fma(x, C::log2e, C::round_magic);
+  T f = fma(x, C::log2e, C::round_magic - k_magic);
+  T power;
+  if constexpr (is_short)
+    power = polynomial(f, C::exp2_short);
+  else
+    power = polynomial(fma(x, C::log2e_low, f), C::exp2);
+  Bits bits = __builtin_bit_cast(Bits, power);
+  bits += Bits(__builtin_bit_cast(Bits, k_magic) << Constants<T>::mantissa_bits);
+  return x < C::limit ? T(0) : __builtin_bit_cast(T, bits);
 }
 
 // exp(x) for x <= 0.
