@@ -365,7 +365,9 @@ def cross_entropy(
         results = _compositions.cross_entropy(x, target, weight, *constants)
     loss, *others = as_tuple(results)
     if normalizer is not None:
-        loss = loss / normalizer
+        # 0-dim: a tensor with dimensions would decide on shape and dtype.
+        scalar = normalizer.reshape(()) if isinstance(normalizer, Tensor) else normalizer
+        loss = loss / scalar
         loss = loss if autocast else loss.to(x.dtype)
     return (loss, *others) if others else loss
 
