@@ -1,4 +1,4 @@
-"""Trains the same network twice, with torch.nn's and with fastact.nn's activations and loss, in step."""
+"""Trains a network twice, with torch.nn's and with fastact.nn's activations and loss, in step."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ from ._family import as_tuple
 _NEVER = 2**62
 CUTOFFS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
     # up to 64 classes, up to 511, more
-    "softmax": ((2**10, 2**11), (2**22, 2**22), (2**17, 2**20)),
-    "log_softmax": ((2**10, 2**11), (2**22, 2**22), (2**16, 2**20)),
+    "softmax": ((2**10, 2**12), (2**23, 2**23), (2**20, 2**22)),
+    "log_softmax": ((2**10, 2**12), (2**23, 2**23), (2**18, 2**23)),
     "nll_loss": ((_NEVER, _NEVER),) * 3,
-    "cross_entropy": ((2**11, 2**12), (2**21, 2**21), (2**16, 2**16)),
+    "cross_entropy": ((2**11, 2**12), (2**21, 2**22), (2**17, 2**17)),
     "bce_with_logits": ((2**13, 2**15),) * 3,
 }
 SMALLEST = {op: min(map(min, cutoffs)) for op, cutoffs in CUTOFFS.items()}
