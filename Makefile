@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Everything the compiled library is built from.
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
-.PHONY: help demo test lint format wheel check-wheel sanitize bench cutoffs clean
+.PHONY: help demo test exhaustive lint format wheel check-wheel sanitize bench cutoffs clean
 
 help:  ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,12 @@ demo: $(BIN)/.extra-demo  ## Trains small nets with torch.nn and fastact.nn side
 
 test: $(BIN)/.extra-test  ## Runs the tests
 	$(BIN)/python -m pytest
+
+# Half an hour on two cores. EXHAUSTIVE="--step 61 gelu silu" takes every 61st input of two activations.
+exhaustive: $(BIN)/.torch  ## Compares every float32, bfloat16 and float16 with float64
+	$(BIN)/cmake -S . -B build/exhaustive -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	$(BIN)/cmake --build build/exhaustive --target exhaustive --parallel 2
+	build/exhaustive/exhaustive $(EXHAUSTIVE)
 
 lint: $(BIN)/.extra-lint $(BIN)/.extra-test  ## Checks style and types
 	$(BIN)/ruff check .
