@@ -175,10 +175,10 @@ std::vector<Build> builds() {
   return all;
 }
 
-template <template <class> class... Formulas>
+template <template <class, class> class... Formulas>
 int position(const char* name, fastact::List<Formulas...>) {
   int index = 0, found = -1;
-  ((std::strcmp(Formulas<float>::name, name) == 0 ? found = index++ : index++), ...);
+  ((std::strcmp(Formulas<float, fastact::Constants<float>>::name, name) == 0 ? found = index++ : index++), ...);
   return found;
 }
 

@@ -19,6 +19,18 @@ FASTACT_FN S* output(void* const* operands, int i) {
   return static_cast<S*>(operands[i]);
 }
 
+// What a storage type needs of the arithmetic.
+template <class S>
+struct PrecisionOf {
+  using type = Constants<Compute<S>>;
+};
+template <>
+struct PrecisionOf<BFloat16> {
+  using type = Brief;
+};
+template <class S>
+using Precision = typename PrecisionOf<S>::type;
+
 // factor * slope, where a zero slope may stop even an infinite gradient.
 template <class F, class T>
 FASTACT_FN T scaled(T factor, T slope) {
@@ -28,10 +40,10 @@ FASTACT_FN T scaled(T factor, T slope) {
 
 // Storage type S, arithmetic in Compute<S>, formula F. The loops say "ivdep" because an output may be
 // an input (in-place), element for element.
-template <class S, template <class> class Formula>
+template <class S, template <class, class> class Formula>
 struct Unary {
   using T = Compute<S>;
-  using F = Formula<T>;
+  using F = Formula<T, Precision<S>>;
 
   static void forward(void* const* operands, int64_t n, const double* params) {
     const S* x = input<S>(operands, 0);
@@ -81,10 +93,10 @@ FASTACT_FN T gate_curvature(const F& f, T x) {
   return f.curvature(x);
 }
 
-template <class S, template <class> class Formula>
+template <class S, template <class, class> class Formula>
 struct Gated {
   using T = Compute<S>;
-  using F = Formula<T>;
+  using F = Formula<T, Precision<S>>;
 
   static void forward(void* const* operands, int64_t n, const double* params) {
     const S* gate = input<S>(operands, 0);
@@ -138,7 +150,7 @@ struct Gated {
 template <class>
 struct Tables;
 
-template <template <class> class... Formulas>
+template <template <class, class> class... Formulas>
 struct Tables<List<Formulas...>> {
   static constexpr UnaryKernels unary[][cpu::dtype_count] = {
       {Unary<float, Formulas>::kernels, Unary<double, Formulas>::kernels,
