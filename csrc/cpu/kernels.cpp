@@ -28,6 +28,10 @@ template <>
 struct PrecisionOf<BFloat16> {
   using type = Brief;
 };
+template <>
+struct PrecisionOf<Half> {
+  using type = Halved;
+};
 template <class S>
 using Precision = typename PrecisionOf<S>::type;
 

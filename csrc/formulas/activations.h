@@ -170,26 +170,42 @@ struct Mish : Defaults {
   }
 };
 
-// scale (exp(input_scale x) - 1) alpha for x <= 0, scale x above: the family of ELU, SELU and CELU.
-// Slope at NaN scale, and curvature 0 at 0, as torch.
-template <class T, class C>
+// scale (exp(x / divisor) - 1) alpha for x <= 0, scale x above: the family of ELU, SELU and CELU.
+// Slope at NaN scale, and curvature 0 at 0, as torch. The quotient is carried in two floats: with a
+// negative divisor, exp grows to the left, and the rounding of its argument is worth 89 ulp.
+template <class T, class C, bool divided = false>
 struct ExponentialUnit : Defaults {
-  T negative, positive, input_scale;
-  ExponentialUnit(double alpha, double scale, double input)
-      : negative(T(alpha * scale)), positive(T(scale)), input_scale(T(input)) {}
+  T negative, positive, inverse, inverse_low = T(0);
+  ExponentialUnit(double alpha, double scale, double divisor = 1)
+      : negative(T(alpha * scale)), positive(T(scale)), inverse(T(1 / divisor)) {
+    double whole = 1 / divisor, product = whole * divisor;
+    double lost = (1 - product) - product_error<Constants<double>>(whole, divisor, product);
+    if (divided) inverse_low = T((whole - double(inverse)) + lost / divisor);
+  }
+  FASTACT_FN T quotient(T x, T& low) const {
+    T u = divided ? x * inverse : x;
+    low = -T(0);
+    if constexpr (divided && C::compensates) {
+      low = fma(x, inverse_low, product_error<C>(x, inverse, u));
+      low = abs(u) < T(1000) ? low : T(0);  // where products are finite, and exp is too
+    }
+    return u;
+  }
   FASTACT_FN T value(T x) const {
-    T left = negative * expm1<C>(x * input_scale);
+    T low, u = quotient(x, low);
+    T left = negative * expm1<C>(u, low);
     return x < T(0) ? left : positive * x;
   }
-  // CELU's input_scale may be negative, and exp then grows to the left.
   FASTACT_FN T left_slope(T x) const {
-    T u = x * input_scale;
-    T lifted = exp_lifted<C>(at_most(abs(u), T(C::exp_limit)));
-    T e = u > T(0) ? C::lift / lifted : lifted * C::unlift;
-    return negative * input_scale * e;
+    T low, u = quotient(x, low), factor = divided ? negative * inverse : negative;
+    Power<T> p = exp_power<C>(at_most(abs(u), T(C::exp_limit)));
+    if constexpr (!divided) return factor * exp2<C>(p) * C::unlift;
+    p.f = fma(copysign(T(C::log2e), -u), low, p.f);
+    T lifted = exp2<C>(p);
+    return u > T(0) ? factor * (C::lift / lifted) : factor * lifted * C::unlift;
   }
   FASTACT_FN T slope(T x) const { return x <= T(0) ? left_slope(x) : positive; }
-  FASTACT_FN T curvature(T x) const { return x < T(0) ? input_scale * left_slope(x) : T(0); }
+  FASTACT_FN T curvature(T x) const { return x < T(0) ? inverse * left_slope(x) : T(0); }
 };
 
 // Clevert et al. 2015, arXiv:1511.07289.
@@ -197,7 +213,7 @@ template <class T, class C>
 struct Elu : ExponentialUnit<T, C> {
   static constexpr const char* name = "elu";
   static constexpr int arity = 1;
-  explicit Elu(const double* p) : ExponentialUnit<T, C>(p[0], 1, 1) {}
+  explicit Elu(const double* p) : ExponentialUnit<T, C>(p[0], 1) {}
 };
 
 // Klambauer et al. 2017, arXiv:1706.02515.
@@ -205,15 +221,15 @@ template <class T, class C>
 struct Selu : ExponentialUnit<T, C> {
   static constexpr const char* name = "selu";
   explicit Selu(const double*)
-      : ExponentialUnit<T, C>(1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1) {}
+      : ExponentialUnit<T, C>(1.6732632423543772848170429916717, 1.0507009873554804934193349852946) {}
 };
 
 // Barron 2017, arXiv:1704.07483.
 template <class T, class C>
-struct Celu : ExponentialUnit<T, C> {
+struct Celu : ExponentialUnit<T, C, true> {
   static constexpr const char* name = "celu";
   static constexpr int arity = 1;
-  explicit Celu(const double* p) : ExponentialUnit<T, C>(p[0], 1, 1 / p[0]) {}
+  explicit Celu(const double* p) : ExponentialUnit<T, C, true>(p[0], 1, p[0]) {}
 };
 
 // ---------------------------------------------------------------------------------------------
@@ -252,7 +268,7 @@ struct LeakyRelu : Defaults {
   static constexpr bool saves_output = true;
   T negative_slope;
   explicit LeakyRelu(const double* p) : negative_slope(T(p[0])) {}
-  FASTACT_FN T value(T x) const { return x > T(0) ? x : x * negative_slope; }
+  FASTACT_FN T value(T x) const { return x > T(0) ? x : product_to_odd<C>(x, negative_slope); }
   FASTACT_FN T slope(T s) const { return s > T(0) ? T(1) : negative_slope; }
   FASTACT_FN T curvature(T) const { return T(0); }
 };

@@ -1,7 +1,7 @@
 // What differs between float and double, and the coefficients of every approximation.
 //
 // A formula is templated on the type it computes in, T, and on its constants, C: Constants<T>, or Brief
-// for float results that are rounded to bfloat16. The comments give the relative error of
+// and Halved for float results that are rounded to bfloat16 and to float16. The comments give the relative error of
 // the approximation itself; tools/fit.py prints the coefficients.
 #pragma once
 
@@ -20,6 +20,7 @@ struct Constants<float> {
   static constexpr int bias = 127;
   // Whether products whose rounding error an exponent magnifies are carried in two floats.
   static constexpr bool compensates = true;
+  static constexpr bool rounds_again = false;  // to float16: a product must not be rounded twice
   static constexpr float round_magic = 0x1.8p23f;  // adding it rounds to an integer
   // exp is returned times 2^lift where its result may be subnormal.
   static constexpr int lift_bits = 64;
@@ -57,6 +58,7 @@ struct Constants<double> {
   static constexpr int mantissa_bits = 52;
   static constexpr int bias = 1023;
   static constexpr bool compensates = true;
+  static constexpr bool rounds_again = false;  // to float16: a product must not be rounded twice
   static constexpr double round_magic = 0x1.8p52;
   static constexpr int lift_bits = 256;
   static constexpr double lift = 0x1p256;
@@ -102,6 +104,11 @@ struct Constants<double> {
                                          0.0002494602207517865014,
                                          0.00001675008480206219451,
                                          5.54247828813928021e-7};
+};
+
+// For results that keep 11 of float's 24 bits.
+struct Halved : Constants<float> {
+  static constexpr bool rounds_again = true;
 };
 
 // For results that keep 8 of float's 24 bits: shorter polynomials, and one float for every product.

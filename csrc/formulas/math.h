@@ -85,6 +85,21 @@ FASTACT_FN T product_plus(T a, T b, T c) {
   }
 }
 
+// a * b for a result that is rounded again, to a 16-bit type: made odd where it is not exact, so that
+// what lies next to the middle of two neighbours does not land on it.
+template <class C, class T>
+FASTACT_FN T product_to_odd(T a, T b) {
+  T p = a * b;
+  if constexpr (!C::rounds_again) return p;
+  using Bits = typename C::Bits;
+  T error = product_error<C>(a, b, p);
+  Bits bits = __builtin_bit_cast(Bits, p);
+  // +1 where the error has p's sign, -1 where it has not.
+  Bits step = ((bits ^ __builtin_bit_cast(Bits, error)) >> (sizeof(T) * 8 - 1)) | Bits(1);
+  Bits inexact = error != T(0) ? Bits(-1) : Bits(0), even = (bits & Bits(1)) - Bits(1);
+  return __builtin_bit_cast(T, bits + (step & inexact & even));
+}
+
 // 2^(a b) = scale 2^f / 2^shift with |f| <= 1/2, for a result that lies in the range of biased
 // exponents 0 (which makes the scale 0) to 254. The caller adds to f what a and b have lost.
 template <class T>
@@ -127,15 +142,15 @@ FASTACT_FN T exp_lifted(T t) {
   return exp2<C>(exp_power<C>(t));
 }
 
-// exp(x) - 1 for every x, infinite from expm1_overflow. 1 ulp.
+// exp(x + low) - 1 for every x, infinite from expm1_overflow. 1 ulp. (Adding -0 compiles to nothing.)
 template <class C, class T>
-FASTACT_FN T expm1(T x) {
+FASTACT_FN T expm1(T x, T low = -T(0)) {
   using Bits = typename C::Bits;
   constexpr T magic = C::round_magic + T(C::bias - 1);  // half of 2^k: 2^128 has no float
   x = at_most(at_least(x, T(C::expm1_low)), T(C::expm1_overflow));
   T k_magic = fma(x, T(C::log2e), magic);
   T k = k_magic - magic;
-  T r = fma(k, -C::ln2_low, fma(k, -C::ln2_high, x));
+  T r = fma(k, -C::ln2_low, fma(k, -C::ln2_high, x)) + low;
   T p = fma(r * r, polynomial(r, C::expm1), r);
   T half =
       __builtin_bit_cast(T, Bits(uint64_t(__builtin_bit_cast(Bits, k_magic)) << C::mantissa_bits));
