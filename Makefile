@@ -48,13 +48,13 @@ exhaustive: $(BIN)/.torch  ## Compares every float32, bfloat16 and float16 with 
 lint: $(BIN)/.extra-lint $(BIN)/.extra-test  ## Checks style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tools -name '*.h' -o -name '*.cpp')
 	$(BIN)/mypy
 
 format: $(BIN)/.extra-lint  ## Formats the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format -i $$(find csrc tools -name '*.h' -o -name '*.cpp')
 
 wheel: $(BIN)/.torch  ## Builds dist/fastact-*-py3-none-*.whl
 	rm -rf dist

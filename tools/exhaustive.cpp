@@ -116,7 +116,10 @@ const std::vector<Activation> references = {
      }},
     {"mish", mish},
     {"elu", [](double x) { return elu(x, 1, 1); }, {1}},
-    {"selu", [](double x) { return elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946); }},
+    {"selu",
+     [](double x) {
+       return elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946);
+     }},
     {"celu", [](double x) { return elu(x, 1, 1); }, {1}},
     {"relu", [](double x) { return Exact{x > 0 ? x : 0, double(x > 0)}; }, {}, true},
     {"relu6",
@@ -178,7 +181,9 @@ std::vector<Build> builds() {
 template <template <class, class> class... Formulas>
 int position(const char* name, fastact::List<Formulas...>) {
   int index = 0, found = -1;
-  ((std::strcmp(Formulas<float, fastact::Constants<float>>::name, name) == 0 ? found = index++ : index++), ...);
+  ((std::strcmp(Formulas<float, fastact::Constants<float>>::name, name) == 0 ? found = index++
+                                                                             : index++),
+   ...);
   return found;
 }
 
@@ -282,8 +287,9 @@ double decode(uint16_t bits, const Format& format) {
   if (exponent == (1 << (15 - format.mantissa_bits)) - 1)
     magnitude = mantissa ? std::numeric_limits<double>::quiet_NaN() : infinity;
   else
-    magnitude = exponent ? std::ldexp(mantissa + (1 << format.mantissa_bits), format.lowest + exponent - 1)
-                         : std::ldexp(mantissa, format.lowest);
+    magnitude = exponent
+                    ? std::ldexp(mantissa + (1 << format.mantissa_bits), format.lowest + exponent - 1)
+                    : std::ldexp(mantissa, format.lowest);
   return bits & 0x8000 ? -magnitude : magnitude;
 }
 
@@ -330,7 +336,9 @@ int main(int argc, char** argv) {
   }
   const auto isas = builds();
   bool good = step > 0;
-  std::printf("%-13s isa     value at               slope at               16-bit misrounded: value, slope\n", "");
+  std::printf(
+      "%-13s isa     value at               slope at               16-bit misrounded: value, slope\n",
+      "");
   for (const Activation& activation : references) {
     bool wanted = names.empty();
     for (const auto& name : names) wanted |= name == activation.name;
@@ -340,8 +348,8 @@ int main(int argc, char** argv) {
     for (size_t isa = 0; isa < isas.size(); ++isa) {
       const Result& r = results[isa];
       bool within = r.value.ulp <= value_bound && r.slope.ulp <= slope_bound;
-      std::printf("%-13s %-4s %8.3f %-14.9g %8.3f %-14.9g", activation.name, isas[isa].name, r.value.ulp,
-                  double(r.value.at), r.slope.ulp, double(r.slope.at));
+      std::printf("%-13s %-4s %8.3f %-14.9g %8.3f %-14.9g", activation.name, isas[isa].name,
+                  r.value.ulp, double(r.value.at), r.slope.ulp, double(r.slope.at));
       for (const Format& format : formats) {
         auto [values, slopes] = misrounded(activation, isas[isa], index, format);
         std::printf("  %s %d %d", format.name, values, slopes);

@@ -117,9 +117,7 @@ template <class T, class C>
 struct LogSigmoid : Defaults {
   static constexpr const char* name = "logsigmoid";
   explicit LogSigmoid(const double*) {}
-  FASTACT_FN T value(T x) const {
-    return fma(softplus_tail<C>(x), -C::unlift, x < T(0) ? x : T(0));
-  }
+  FASTACT_FN T value(T x) const { return fma(softplus_tail<C>(x), -C::unlift, x < T(0) ? x : T(0)); }
   FASTACT_FN T slope(T x) const { return Sigmoid<T, C>::value(-x); }
   FASTACT_FN T curvature(T x) const { return -Sigmoid<T, C>::value(x) * Sigmoid<T, C>::value(-x); }
 };
@@ -164,7 +162,7 @@ struct Mish : Defaults {
     T xc = at_most(at_least(x, -T(C::exp_limit)), T(C::exp_limit));
     T first = negative ? u : e * u;
     T second = negative ? fma(T(2), e, T(1)) * d - T(4) * e * u * u
-                          : T(4) * e * e * u * fma(T(2), e, T(1)) - e * fma(T(3), e, T(2)) * d;
+                        : T(4) * e * e * u * fma(T(2), e, T(1)) - e * fma(T(3), e, T(2)) * d;
     T sum = fma(T(2) * first, d, xc * second) * T(4) / (d * d * d);
     return lifted * sum * C::unlift;
   }

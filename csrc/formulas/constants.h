@@ -1,8 +1,8 @@
 // What differs between float and double, and the coefficients of every approximation.
 //
 // A formula is templated on the type it computes in, T, and on its constants, C: Constants<T>, or Brief
-// and Halved for float results that are rounded to bfloat16 and to float16. The comments give the relative error of
-// the approximation itself; tools/fit.py prints the coefficients.
+// and Halved for float results that are rounded to bfloat16 and to float16. The comments give the
+// relative error of the approximation itself; tools/fit.py prints the coefficients.
 #pragma once
 
 #include <stdint.h>
@@ -20,7 +20,7 @@ struct Constants<float> {
   static constexpr int bias = 127;
   // Whether products whose rounding error an exponent magnifies are carried in two floats.
   static constexpr bool compensates = true;
-  static constexpr bool rounds_again = false;  // to float16: a product must not be rounded twice
+  static constexpr bool rounds_again = false;      // to float16: a product must not be rounded twice
   static constexpr float round_magic = 0x1.8p23f;  // adding it rounds to an integer
   // exp is returned times 2^lift where its result may be subnormal.
   static constexpr int lift_bits = 64;
@@ -38,7 +38,7 @@ struct Constants<float> {
   static constexpr float ln2_high = 0x1.63p-1f;  // 10 bits: k * ln2_high is exact
   static constexpr float ln2_low = -2.12194440054690583e-4f;
   // (2^f - 1) / f for |f| <= 1/2: 4e-9 of 2^f
-  static constexpr float exp2[] = {0.69314718821f,  0.24022650762f,   0.05550356248f,
+  static constexpr float exp2[] = {0.69314718821f,   0.24022650762f,   0.05550356248f,
                                    0.0096180818073f, 0.0013391323593f, 0.00015453561402f};
   // (expm1(r) - r) / r^2 for |r| <= ln(2)/2: 1.3e-7 of a term that is at most 0.06 of exp(r)
   static constexpr float expm1[] = {0.5f, 0.166665767f, 0.0416665542f, 0.00836323288f, 0.00139262508f};
@@ -75,10 +75,10 @@ struct Constants<double> {
   static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
   // 7e-18 of 2^f
   static constexpr double exp2[] = {
-      0.6931471805599453094,    0.2402265069591009932,    0.05550410866482159492,
-      0.009618129107606187623,  0.001333355814641656171,  0.000154035304429088976,
-      0.00001525273383046127974, 1.3215441875881883e-6,    1.017806206630946959e-7,
-      7.072727791672383828e-9,  4.455036203781183659e-10};
+      0.6931471805599453094,     0.2402265069591009932,   0.05550410866482159492,
+      0.009618129107606187623,   0.001333355814641656171, 0.000154035304429088976,
+      0.00001525273383046127974, 1.3215441875881883e-6,   1.017806206630946959e-7,
+      7.072727791672383828e-9,   4.455036203781183659e-10};
   // 2e-16 of a term that is at most 0.06 of exp(r)
   static constexpr double expm1[] = {
       0.500000000000000103,   0.166666666666666675,   0.0416666666666238205,    0.0083333333333300382,
@@ -86,24 +86,19 @@ struct Constants<double> {
       2.76202015910315488e-7, 2.5100472505694996e-8};
   // 1.3e-18 of atanh
   static constexpr double atanh[] = {
-      0.333333333333330748, 0.200000000000928737, 0.142857142727270573, 0.111111120403738366,
+      0.333333333333330748,  0.200000000000928737,  0.142857142727270573,  0.111111120403738366,
       0.0909087041625240226, 0.0769330702115200388, 0.0665018701633731217, 0.0605508436403460883,
       0.0416225325593041029, 0.0852208178139069906};
   // 1.5e-17 for 0 <= t <= 39
   static constexpr double mills_num[] = {
-      2.469702162323242247,     1.559912965462397303,    0.6395679377817419407,
-      0.1848391078369449338,    0.03875461647518208909,   0.005878055982777031438, 0.0006225254544195654696,
-      0.00004198623618712410533, 1.389293278757274924e-6};
-  static constexpr double mills_den[] = {1.690280657674255863,
-                                         1.413140514475708483,
-                                         0.7564181493238106471,
-                                         0.2846062674725078017,
-                                         0.078329609635691669,
-                                         0.01595423437834328076,
-                                         0.002378505190454256949,
-                                         0.0002494602207517865014,
-                                         0.00001675008480206219451,
-                                         5.54247828813928021e-7};
+      2.469702162323242247,     1.559912965462397303,      0.6395679377817419407,
+      0.1848391078369449338,    0.03875461647518208909,    0.005878055982777031438,
+      0.0006225254544195654696, 0.00004198623618712410533, 1.389293278757274924e-6};
+  static constexpr double mills_den[] = {1.690280657674255863,      1.413140514475708483,
+                                         0.7564181493238106471,     0.2846062674725078017,
+                                         0.078329609635691669,      0.01595423437834328076,
+                                         0.002378505190454256949,   0.0002494602207517865014,
+                                         0.00001675008480206219451, 5.54247828813928021e-7};
 };
 
 // For results that keep 11 of float's 24 bits.

@@ -51,7 +51,8 @@ FASTACT_FN T polynomial(T x, const T (&c)[N]) {
   return sum;
 }
 
-// min(|x|, limit) for a limit > 0, by the bits, which is one instruction everywhere; NaN gives the limit.
+// min(|x|, limit) for a limit > 0, by the bits, which is one instruction everywhere; NaN gives the
+// limit.
 template <class C, class T>
 FASTACT_FN T magnitude_at_most(T x, T limit) {
   using Bits = typename C::Bits;
@@ -113,7 +114,8 @@ FASTACT_FN Power<T> power(T a, T b) {
   constexpr T magic = C::round_magic + T(C::bias + shift);
   T k_magic = fma(a, b, magic);  // its low bits are k's biased exponent
   T f = product_plus<C>(a, b, magic - k_magic);
-  return {f, __builtin_bit_cast(T, Bits(uint64_t(__builtin_bit_cast(Bits, k_magic)) << C::mantissa_bits))};
+  return {f,
+          __builtin_bit_cast(T, Bits(uint64_t(__builtin_bit_cast(Bits, k_magic)) << C::mantissa_bits))};
 }
 
 // 2^lift_bits exp(-t) in the same form, for 0 <= t <= exp_limit.
@@ -152,8 +154,7 @@ FASTACT_FN T expm1(T x, T low = -T(0)) {
   T k = k_magic - magic;
   T r = fma(k, -C::ln2_low, fma(k, -C::ln2_high, x)) + low;
   T p = fma(r * r, polynomial(r, C::expm1), r);
-  T half =
-      __builtin_bit_cast(T, Bits(uint64_t(__builtin_bit_cast(Bits, k_magic)) << C::mantissa_bits));
+  T half = __builtin_bit_cast(T, Bits(uint64_t(__builtin_bit_cast(Bits, k_magic)) << C::mantissa_bits));
   return fma(half, p, half - T(0.5)) * T(2);
 }
 
