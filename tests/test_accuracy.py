@@ -4,7 +4,10 @@ import exact
 import pytest
 import support
 import torch
-from support import ISAS, UNARY, labels
+from support import BACKENDS, ISAS, UNARY, labels
+
+import fastact
+from fastact._library import NAMESPACES
 
 # Bounds in ulp of max(|exact|, largest term). Those of curvatures are 4 to 10 % above the largest
 # error over every 8191st float32, which the comments give; that of a row which is not named in
@@ -42,9 +45,10 @@ def scales(case, x, value, slope, curvature):
     return slope, curvature
 
 
-def results(case, x):
+def results(case, x, backend="compiled"):
     """Value, slope and, where the input is saved, curvature."""
-    ops = torch.ops.fastact
+    with fastact.backend(backend):  # registers its ops
+        ops = getattr(torch.ops, NAMESPACES[backend])
     one = torch.ones_like(x)
     y = getattr(ops, case.family)(x, *case.parameters)
     if case.slope_from_output:
@@ -117,9 +121,12 @@ def test_all_of_float32(case, all_floats):
     # Where the float64 reference overflows on the way (x^2, exp) it has nothing to say.
     scale = {"value": value, "slope": slope_scale, "curvature": curvature_scale}
     want = {"value": value, "slope": slope, "curvature": curvature}
-    for isa in ISAS:
-        with support.use_isa(isa):
-            got = results(case, x)
+    for isa in [*ISAS, *BACKENDS[1:]]:
+        if isa in BACKENDS:
+            got = results(case, x, isa)
+        else:
+            with support.use_isa(isa):
+                got = results(case, x)
         for kind, y in got.items():
             known = want[kind].isfinite() & settled(case, kind, x)
             support.assert_within(
@@ -144,7 +151,7 @@ def test_every_16_bit_input_is_rounded_once(case, dtype, isa):
         if kind == "slope" and case.slope_from_output and case.row.name in FROM_OUTPUT:
             continue  # it follows from the rounded output; test_values.py bounds it
         known = want[kind].isfinite() & settled(case, kind, x)
-        rounded, got = want[kind][known].to(dtype), y[known]
+        rounded, got = support.rounded(want[kind][known], dtype), y[known]
         wrong = (got != rounded) & ~(got.isnan() & rounded.isnan())
         assert int(wrong.sum()) <= 16, (
             f"{case.label} {kind}: {int(wrong.sum())} of {known.sum()} are not correctly rounded, "

@@ -60,7 +60,7 @@ struct Silu : SelfGated<T, C, SigmoidGate<T, C, Identity<T, C>>> {
 
 // 1 / (1 + exp(-x)). Slope y (1 - y). 0 at -inf, 1/2 at 0, 1 at inf.
 template <class T, class C>
-struct Sigmoid : Defaults {
+struct Sigmoid : Transcendental {
   static constexpr const char* name = "sigmoid";
   static constexpr bool saves_output = true;
   explicit Sigmoid(const double*) {}
@@ -74,7 +74,7 @@ struct Sigmoid : Defaults {
 
 // tanh(x). Slope 1 - y^2. -1 at -inf, +-0 at +-0, 1 at inf.
 template <class T, class C>
-struct Tanh : Defaults {
+struct Tanh : Transcendental {
   static constexpr const char* name = "tanh";
   static constexpr bool saves_output = true;
   explicit Tanh(const double*) {}
@@ -92,7 +92,7 @@ FASTACT_FN T softplus_tail(T x) {
 // log(1 + exp(beta x)) / beta, and x itself where beta x > threshold. Slope sigmoid(beta x).
 // 0 at -inf, inf at inf. Dugas et al. 2001.
 template <class T, class C>
-struct Softplus : Defaults {
+struct Softplus : Transcendental {
   static constexpr const char* name = "softplus";
   static constexpr int arity = 2;
   T beta, threshold;
@@ -114,7 +114,7 @@ struct Softplus : Defaults {
 
 // log(sigmoid(x)) = min(x, 0) - log(1 + exp(-|x|)). Slope sigmoid(-x). -inf at -inf, 0 at inf.
 template <class T, class C>
-struct LogSigmoid : Defaults {
+struct LogSigmoid : Transcendental {
   static constexpr const char* name = "logsigmoid";
   explicit LogSigmoid(const double*) {}
   FASTACT_FN T value(T x) const { return fma(softplus_tail<C>(x), -C::unlift, x < T(0) ? x : T(0)); }
@@ -126,7 +126,7 @@ struct LogSigmoid : Defaults {
 //   m / (1 + m) for x < 0,  (1 + 2e) / (1 + 2e + 2e^2) for x >= 0.
 // Misra 2019, arXiv:1908.08681. NaN at -inf, inf at inf.
 template <class T, class C>
-struct Mish : Defaults {
+struct Mish : Transcendental {
   static constexpr const char* name = "mish";
   explicit Mish(const double*) {}
   static FASTACT_FN T clamp(T x) { return magnitude_at_most<C>(x, T(C::exp_limit)); }
@@ -172,7 +172,7 @@ struct Mish : Defaults {
 // Slope at NaN scale, and curvature 0 at 0, as torch. The quotient is carried in two floats: with a
 // negative divisor, exp grows to the left, and the rounding of its argument is worth 89 ulp.
 template <class T, class C, bool divided = false>
-struct ExponentialUnit : Defaults {
+struct ExponentialUnit : Transcendental {
   T negative, positive, inverse, inverse_low = T(0);
   ExponentialUnit(double alpha, double scale, double divisor = 1)
       : negative(T(alpha * scale)), positive(T(scale)), inverse(T(1 / divisor)) {

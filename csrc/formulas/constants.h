@@ -1,8 +1,8 @@
 // What differs between float and double, and the coefficients of every approximation.
 //
 // A formula is templated on the type it computes in, T, and on its constants, C: Constants<T>, or Brief
-// and Halved for float results that are rounded to bfloat16 and to float16. The comments give the
-// relative error of the approximation itself; tools/fit.py prints the coefficients.
+// and Halved for float results that are rounded to bfloat16 and to float16; or Wide. The comments give
+// the relative error of the approximation itself; tools/fit.py prints the coefficients.
 #pragma once
 
 #include <stdint.h>
@@ -45,11 +45,11 @@ struct Constants<float> {
   // (atanh(s) / s - 1) / s^2 in s^2 for s <= 1/3: 4e-9 of atanh
   static constexpr float atanh[] = {0.333331608f, 0.200122976f, 0.139825789f, 0.140788892f};
   // 1 / R(t) - t sqrt(2 pi) = (2 + t num(t)) / (1 + t den(t)) with R(t) = Phi(-t) exp(t^2/2),
-  // for 0 <= t <= 14.6: 1.7e-8 of 1 / R
-  static constexpr float mills_num[] = {0.91599433799f, 0.22938724135f, 0.024069076416f,
-                                        2.4344638226e-6f};
-  static constexpr float mills_den[] = {0.91342600944f, 0.3940839396f, 0.090659126135f,
-                                        0.0096463983952f};
+  // for 0 <= t <= 14.6: 2.9e-8 of 1 / R, and 9.6e-9 for t < 2.5
+  static constexpr float mills_num[] = {0.89480183868f, 0.2221332456f, 0.022816895188f,
+                                        3.0050414499e-6f};
+  static constexpr float mills_den[] = {0.9028300589f, 0.38562799182f, 0.087640689757f,
+                                        0.0091552783052f};
 };
 
 template <>
@@ -116,6 +116,17 @@ struct Brief : Constants<float> {
   // 2.8e-6 of 1 / R
   static constexpr float mills_num[] = {0.70645228234f, 0.11906019043f};
   static constexpr float mills_den[] = {0.80873245378f, 0.29067645585f, 0.04712979584f};
+};
+
+// For float32 results without FMA: float's polynomials in double, where no product needs two parts.
+struct Wide : Constants<double> {
+  static constexpr bool compensates = false;
+  static constexpr double exp2[] = {0.69314718821,   0.24022650762,   0.05550356248,
+                                    0.0096180818073, 0.0013391323593, 0.00015453561402};
+  static constexpr double expm1[] = {0.5, 0.166665767, 0.0416665542, 0.00836323288, 0.00139262508};
+  static constexpr double atanh[] = {0.333331608, 0.200122976, 0.139825789, 0.140788892};
+  static constexpr double mills_num[] = {0.89480183868, 0.2221332456, 0.022816895188, 3.0050414499e-6};
+  static constexpr double mills_den[] = {0.9028300589, 0.38562799182, 0.087640689757, 0.0091552783052};
 };
 
 }  // namespace

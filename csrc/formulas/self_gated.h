@@ -11,6 +11,10 @@ struct Defaults {
   static constexpr int arity = 0;  // number of parameters
   static constexpr bool saves_output = false;
   static constexpr bool zero_wins = false;
+  static constexpr bool transcendental = false;  // many roundings
+};
+struct Transcendental : Defaults {
+  static constexpr bool transcendental = true;
 };
 
 // x F(x) with F(x) + F(-x) = 1: GELU, SiLU and quick GELU. With t = |x| and Q(t) = F(-t), the small
@@ -20,7 +24,7 @@ struct Defaults {
 // A gate returns t Q, S and the curvature, each times C::lift, from t, clamped to where Q is exactly 0.
 
 template <class T, class C, class Gate>
-struct SelfGated : Defaults {
+struct SelfGated : Transcendental {
   static FASTACT_FN T clamp(T x) { return magnitude_at_most<C>(x, T(Gate::limit)); }
 
   FASTACT_FN T value(T x) const {
@@ -79,8 +83,11 @@ struct SigmoidGate {
   static constexpr T limit = Argument::limit;
 
   static FASTACT_FN T value(T t) {
-    T lifted = exp2<C>(Argument::power_of(t));
-    return t * lifted / fma(lifted, C::unlift, T(1));
+    T lifted = exp2<C>(Argument::power_of(t)), e = lifted * C::unlift;
+    // t e / (1 + e) with the quotient in a correction, as far out 1 + e and it round where e is
+    // nothing.
+    T whole = t * lifted;
+    return fma(-whole, e / (T(1) + e), whole);
   }
   static FASTACT_FN T slope(T t) {
     Power<T> p = Argument::power_of(t);
