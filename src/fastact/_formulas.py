@@ -118,19 +118,24 @@ def logsigmoid(m: Any) -> Formula:
 
 
 def mish(m: Any) -> Formula:
-    gate = m.jit(lambda x: m.tanh(m.softplus(x)))
+    # With s = sigmoid(x) and r = 1 - s, tanh(softplus(x)) = (1 - r^2) / (1 + r^2).
+    def gate(s: Any, r: Any) -> Any:
+        return s * (1.0 + r) / (1.0 + r * r)
+
+    def gate_slope(s: Any, r: Any) -> Any:
+        return 4.0 * s * (r / (1.0 + r * r)) * (r / (1.0 + r * r))
+
+    gate, gate_slope = m.jit(gate), m.jit(gate_slope)
 
     def slope(x: Any) -> Any:
-        t = gate(x)
-        return t + x * (1.0 - t * t) * m.sigmoid(x)
+        s, r = m.sigmoid(x), m.sigmoid(-x)
+        return gate(s, r) + x * gate_slope(s, r)
 
     def curvature(x: Any) -> Any:
-        t = gate(x)
-        s = m.sigmoid(x)
-        d = (1.0 - t * t) * s
-        return 2.0 * d + x * d * (m.sigmoid(-x) - 2.0 * t * s)
+        s, r = m.sigmoid(x), m.sigmoid(-x)
+        return gate_slope(s, r) * (2.0 + x * (r - 2.0 * gate(s, r) * s))
 
-    return lambda x: x * gate(x), slope, curvature
+    return lambda x: x * gate(m.sigmoid(x), m.sigmoid(-x)), slope, curvature
 
 
 def _exponential_unit(m: Any, negative: Any, positive: float, scale: Any) -> Formula:
