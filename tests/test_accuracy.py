@@ -153,6 +153,10 @@ def test_every_16_bit_input_is_rounded_once(case, dtype, isa):
         known = want[kind].isfinite() & settled(case, kind, x)
         rounded, got = support.rounded(want[kind][known], dtype), y[known]
         wrong = (got != rounded) & ~(got.isnan() & rounded.isnan())
+        if case.parameters != case.row.defaults:
+            # 1.7 x is a middle of neighbours for many x, and on which side depends on how 1.7 is
+            # rounded; so rounding to float32 first is right, too.
+            wrong &= got != want[kind][known].to(dtype)
         assert int(wrong.sum()) <= 16, (
             f"{case.label} {kind}: {int(wrong.sum())} of {known.sum()} are not correctly rounded, "
             f"first at {x[known][wrong][0].item()!r}: got {got[wrong][0].item()!r}, "

@@ -97,7 +97,7 @@ FASTACT_FN T product_to_odd(T a, T b) {
   Bits bits = __builtin_bit_cast(Bits, p);
   // +1 where the error has p's sign, -1 where it has not.
   Bits step = ((bits ^ __builtin_bit_cast(Bits, error)) >> (sizeof(T) * 8 - 1)) | Bits(1);
-  Bits inexact = error != T(0) ? Bits(-1) : Bits(0), even = (bits & Bits(1)) - Bits(1);
+  Bits inexact = abs(error) > T(0) ? Bits(-1) : Bits(0), even = (bits & Bits(1)) - Bits(1);
   return __builtin_bit_cast(T, bits + (step & inexact & even));
 }
 
