@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Everything the compiled library is built from.
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
-.PHONY: help demo test lint format wheel check-wheel sanitize \
+.PHONY: help demo test exhaustive lint format wheel check-wheel sanitize \
 	bench bench-overhead bench-compare cutoffs clean
 
 help:  ## Lists the targets
@@ -40,16 +40,22 @@ demo: $(BIN)/.extra-demo  ## Trains small nets with torch.nn and fastact.nn side
 test: $(BIN)/.extra-test  ## Runs the tests
 	$(BIN)/python -m pytest
 
+# Half an hour on two cores. EXHAUSTIVE="--step 61 gelu silu" takes every 61st input of two activations.
+exhaustive: $(BIN)/.torch  ## Compares every float32, bfloat16 and float16 with float64
+	$(BIN)/cmake -S . -B build/exhaustive -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	$(BIN)/cmake --build build/exhaustive --target exhaustive --parallel 2
+	build/exhaustive/exhaustive $(EXHAUSTIVE)
+
 lint: $(BIN)/.extra-lint $(BIN)/.extra-test  ## Checks style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tools -name '*.h' -o -name '*.cpp')
 	$(BIN)/mypy
 
 format: $(BIN)/.extra-lint  ## Formats the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format -i $$(find csrc tools -name '*.h' -o -name '*.cpp')
 
 wheel: $(BIN)/.torch  ## Builds dist/fastact-*-py3-none-*.whl
 	rm -rf dist

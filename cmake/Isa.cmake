@@ -19,7 +19,7 @@ endif()
 function(fastact_add_isas library)
   foreach(isa IN LISTS FASTACT_ISAS)
     set(objects ${library}_${isa})
-    add_library(${objects} OBJECT csrc/cpu/bce.cpp csrc/cpu/cross_entropy.cpp csrc/cpu/pointwise.cpp
+    add_library(${objects} OBJECT EXCLUDE_FROM_ALL csrc/cpu/bce.cpp csrc/cpu/cross_entropy.cpp csrc/cpu/pointwise.cpp
                 csrc/cpu/softmax.cpp)
     target_compile_definitions(${objects} PRIVATE FASTACT_ISA=${isa})
     target_compile_options(${objects} PRIVATE ${FASTACT_KERNEL_FLAGS})

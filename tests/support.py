@@ -258,6 +258,12 @@ def ulp(dtype: torch.dtype, magnitude: Tensor) -> Tensor:
                        exponent.clamp(min=lowest) - 1)  # fmt: skip
 
 
+def rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
+    """Correctly rounded from float64; torch's own conversion to 16 bits rounds to float32 first."""
+    unit = ulp(dtype, exact)
+    return torch.where(exact.isfinite(), (exact / unit).round() * unit, exact).to(dtype)
+
+
 def errors(actual: Tensor, exact: Tensor, scale: Tensor | None = None) -> Tensor:
     """The error of each element in ulp of its dtype at max(|exact|, scale); inf where one of the
     two is NaN or infinite and the other is not, or is of the other sign.

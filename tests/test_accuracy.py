@@ -4,37 +4,31 @@ import exact
 import pytest
 import support
 import torch
-from support import ISAS, UNARY, labels
+from support import BACKENDS, ISAS, UNARY, labels
 
-# Bounds in ulp of max(|exact|, largest term): with a fused multiply-add (v3, v4, NEON), and without
-# (v2). They are 4 to 10 % above the largest error over every 509th float32, which the comments
-# give; that of a row which is not named in WORSE is at most 3.82, 2.60 and 4.18.
-BOUNDS = {"value": (4.0, 4.0), "slope": (2.8, 2.8), "curvature": (4.4, 4.4)}
+import fastact
+from fastact._library import NAMESPACES
+
+# Bounds in ulp of max(|exact|, largest term). Those of curvatures are 4 to 10 % above the largest
+# error over every 8191st float32, which the comments give; that of a row which is not named in
+# WORSE is at most 4.18.
+BOUNDS = {"value": 3.0, "slope": 4.0, "curvature": 4.4}
 WORSE = {
-    ("gelu", "value"): (6.3, 9.0),  # 5.80 at -12.50, 8.52 at -11.15: all of exp(-x^2/2)
-    ("gelu", "slope"): (3.45, 4.3),  # 3.20 at -0.81, 3.98 at -0.69
-    ("silu", "slope"): (4.5, 4.5),  # 4.14 at -5.13
-    ("quick_gelu", "slope"): (4.8, 4.8),  # 4.42 at -8.50, 4.44 at -4.96
-    ("gelu_tanh", "slope"): (6.0, 6.0),  # 5.64 at -2.96
-    ("mish", "slope"): (5.2, 5.7),  # 4.81 at -10.69, 5.26 at -9.97
-    ("silu", "curvature"): (6.0, 6.0),  # 5.53 at -13.80
-    ("quick_gelu", "curvature"): (7.5, 7.5),  # 6.91 at 3.86
-    ("gelu_tanh", "curvature"): (8.5, 10.8),  # 7.83 at 3.96, 9.98 at 3.36
-    ("mish", "curvature"): (7.2, 7.2),  # 6.60 at 6.13
+    ("silu", "curvature"): 6.0,  # 5.53 at -13.80
+    ("quick_gelu", "curvature"): 7.5,  # 6.91 at 3.86
+    ("gelu_tanh", "curvature"): 10.8,  # 7.83 at 3.96, and without FMA 9.98 at 3.36
+    ("mish", "curvature"): 7.2,  # 6.60 at 6.13
 }
 
 # x F(x): the slope F + x F' and the curvature 2 F' + x F'' are sums of terms of opposite signs.
 GATED = {"gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "hardswish"}
 # Whose slope follows from an output that is not exact: how much a change of the output moves it.
-FROM_OUTPUT = {"sigmoid": 1, "tanh": 2, "elu": 1, "selu": 1, "celu": 1}
-# With a negative alpha CELU grows as exp(x / alpha): the rounding of that argument is worth up to
-# 89 ulp in float32, in torch as well.
-CASES = [case for case in UNARY if case.label != "celu,-0.7"]
-KNOWN = [case for case in CASES if case.row.name in exact.VALUES]
+FROM_OUTPUT = {"sigmoid": 1, "tanh": 2}
+KNOWN = [case for case in UNARY if case.row.name in exact.VALUES]
 
 
-def bound(case, kind, isa):
-    return WORSE.get((case.row.name, kind), BOUNDS[kind])[isa == "v2"]
+def bound(case, kind):
+    return WORSE.get((case.row.name, kind), BOUNDS[kind])
 
 
 def scales(case, x, value, slope, curvature):
@@ -51,9 +45,10 @@ def scales(case, x, value, slope, curvature):
     return slope, curvature
 
 
-def results(case, x):
+def results(case, x, backend="compiled"):
     """Value, slope and, where the input is saved, curvature."""
-    ops = torch.ops.fastact
+    with fastact.backend(backend):  # registers its ops
+        ops = getattr(torch.ops, NAMESPACES[backend])
     one = torch.ones_like(x)
     y = getattr(ops, case.family)(x, *case.parameters)
     if case.slope_from_output:
@@ -82,7 +77,7 @@ def test_against_200_digits(case, dtype, isa):
             torch.where(shifted == high, 0.0, (shifted - high).abs() / unit),
         )  # fmt: skip
         worst = int(error.nan_to_num(torch.inf).argmax())
-        assert error[worst] <= bound(case, kind, isa), (
+        assert error[worst] <= bound(case, kind), (
             f"{case.label} {kind}: {error[worst]:.3g} ulp at {x[worst].item()!r}: "
             f"got {got[worst].item()!r}, expected {high[worst].item()!r}"
         )
@@ -91,7 +86,9 @@ def test_against_200_digits(case, dtype, isa):
 def exact_64(case, x):
     """Value, slope and curvature in float64, with the parameters as the kernel knows them."""
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
-    parameters = torch.tensor(case.parameters).to(compute).tolist()
+    # CELU's is a divisor, of which the kernel keeps more than a float.
+    known = torch.float64 if case.row.name == "celu" else compute
+    parameters = torch.tensor(case.parameters, dtype=torch.float64).to(known).tolist()
     x = x.double().requires_grad_()
     value = support.exact_of(case.row, parameters)(x)
     (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
@@ -99,6 +96,13 @@ def exact_64(case, x):
         return value.detach(), slope, torch.zeros_like(slope)
     (curvature,) = torch.autograd.grad(slope.sum(), x)
     return value.detach(), slope.detach(), curvature
+
+
+def settled(case, kind, x):
+    """Where the exact result is no matter of convention, and not scaled down from an overflow."""
+    # A curvature at a kink is torch's: test_edges.py.
+    kink = (x == 0) & (kind == "curvature")
+    return ~kink & ((x > -62) | (case.label != "celu,-0.7"))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +113,7 @@ def all_floats():
     return x[x.isfinite()]
 
 
-@pytest.mark.parametrize("case", CASES, ids=labels)
+@pytest.mark.parametrize("case", UNARY, ids=labels)
 def test_all_of_float32(case, all_floats):
     x = all_floats
     value, slope, curvature = exact_64(case, x)
@@ -117,13 +121,16 @@ def test_all_of_float32(case, all_floats):
     # Where the float64 reference overflows on the way (x^2, exp) it has nothing to say.
     scale = {"value": value, "slope": slope_scale, "curvature": curvature_scale}
     want = {"value": value, "slope": slope, "curvature": curvature}
-    for isa in ISAS:
-        with support.use_isa(isa):
-            got = results(case, x)
+    for isa in [*ISAS, *BACKENDS[1:]]:
+        if isa in BACKENDS:
+            got = results(case, x, isa)
+        else:
+            with support.use_isa(isa):
+                got = results(case, x)
         for kind, y in got.items():
-            known = want[kind].isfinite()
+            known = want[kind].isfinite() & settled(case, kind, x)
             support.assert_within(
-                y[known], want[kind][known], bound(case, kind, isa), x[known],
+                y[known], want[kind][known], bound(case, kind), x[known],
                 f"{case.label} {kind} {isa}", scale[kind][known],
             )  # fmt: skip
 
@@ -133,7 +140,7 @@ def every(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=labels)
-@pytest.mark.parametrize("case", CASES, ids=labels)
+@pytest.mark.parametrize("case", UNARY, ids=labels)
 def test_every_16_bit_input_is_rounded_once(case, dtype, isa):
     """All but 16 of 65,536 results are the exact ones, rounded; those are within one ulp."""
     x = every(dtype)
@@ -143,9 +150,13 @@ def test_every_16_bit_input_is_rounded_once(case, dtype, isa):
     for kind, y in results(case, x).items():
         if kind == "slope" and case.slope_from_output and case.row.name in FROM_OUTPUT:
             continue  # it follows from the rounded output; test_values.py bounds it
-        known = want[kind].isfinite()
-        rounded, got = want[kind][known].to(dtype), y[known]
+        known = want[kind].isfinite() & settled(case, kind, x)
+        rounded, got = support.rounded(want[kind][known], dtype), y[known]
         wrong = (got != rounded) & ~(got.isnan() & rounded.isnan())
+        if case.parameters != case.row.defaults:
+            # 1.7 x is a middle of neighbours for many x, and on which side depends on how 1.7 is
+            # rounded; so rounding to float32 first is right, too.
+            wrong &= got != want[kind][known].to(dtype)
         assert int(wrong.sum()) <= 16, (
             f"{case.label} {kind}: {int(wrong.sum())} of {known.sum()} are not correctly rounded, "
             f"first at {x[known][wrong][0].item()!r}: got {got[wrong][0].item()!r}, "

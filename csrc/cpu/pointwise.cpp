@@ -19,6 +19,41 @@ FASTACT_FN S* output(void* const* operands, int i) {
   return static_cast<S*>(operands[i]);
 }
 
+// What a storage type needs of the arithmetic.
+template <class S>
+struct PrecisionOf {
+  using type = Constants<Compute<S>>;
+};
+template <>
+struct PrecisionOf<BFloat16> {
+  using type = Brief;
+};
+template <>
+struct PrecisionOf<Half> {
+  using type = Halved;
+};
+
+// A formula with the arithmetic for a storage type: without FMA that of float32 is in double, as no
+// float arithmetic of the same cost is within 3 ulp.
+template <class S, template <class, class> class Formula>
+struct Arithmetic {
+  using T = Compute<S>;
+  using F = Formula<T, typename PrecisionOf<S>::type>;
+};
+template <template <class, class> class Formula, bool wide>
+struct FloatArithmetic {
+  using T = float;
+  using F = Formula<T, Constants<T>>;
+};
+template <template <class, class> class Formula>
+struct FloatArithmetic<Formula, true> {
+  using T = double;
+  using F = Formula<T, Wide>;
+};
+template <template <class, class> class Formula>
+struct Arithmetic<float, Formula>
+    : FloatArithmetic<Formula, !has_fma && Formula<float, Constants<float>>::transcendental> {};
+
 // factor * slope, where a zero slope may stop even an infinite gradient.
 template <class F, class T>
 FASTACT_FN T scaled(T factor, T slope) {
@@ -28,17 +63,17 @@ FASTACT_FN T scaled(T factor, T slope) {
 
 // Storage type S, arithmetic in Compute<S>, formula F. The loops say "ivdep" because an output may be
 // an input (in-place), element for element.
-template <class S, template <class> class Formula>
+template <class S, template <class, class> class Formula>
 struct Unary {
-  using T = Compute<S>;
-  using F = Formula<T>;
+  using T = typename Arithmetic<S, Formula>::T;
+  using F = typename Arithmetic<S, Formula>::F;
 
   static void forward(void* const* operands, int64_t n, const double* params) {
     const S* x = input<S>(operands, 0);
     S* y = output<S>(operands, 1);
     const F f(params);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) y[i] = store<S>(f.value(load(x[i])));
+    for (int64_t i = 0; i < n; ++i) y[i] = store<S>(f.value(T(load(x[i]))));
   }
 
   static void backward(void* const* operands, int64_t n, const double* params) {
@@ -48,7 +83,7 @@ struct Unary {
     const F f(params);
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i)
-      grad_x[i] = store<S>(scaled<F>(load(grad[i]), f.slope(load(saved[i]))));
+      grad_x[i] = store<S>(scaled<F>(T(load(grad[i])), f.slope(T(load(saved[i])))));
   }
 
   static void double_backward(void* const* operands, int64_t n, const double* params) {
@@ -60,7 +95,7 @@ struct Unary {
     const F f(params);
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
-      T vi = load(v[i]), gi = load(grad[i]), si = load(saved[i]);
+      T vi = T(load(v[i])), gi = T(load(grad[i])), si = T(load(saved[i]));
       grad_grad[i] = store<S>(scaled<F>(vi, f.slope(si)));
       grad_saved[i] = store<S>(scaled<F>(vi * gi, f.curvature(si)));
     }
@@ -81,10 +116,10 @@ FASTACT_FN T gate_curvature(const F& f, T x) {
   return f.curvature(x);
 }
 
-template <class S, template <class> class Formula>
+template <class S, template <class, class> class Formula>
 struct Gated {
-  using T = Compute<S>;
-  using F = Formula<T>;
+  using T = typename Arithmetic<S, Formula>::T;
+  using F = typename Arithmetic<S, Formula>::F;
 
   static void forward(void* const* operands, int64_t n, const double* params) {
     const S* gate = input<S>(operands, 0);
@@ -92,7 +127,7 @@ struct Gated {
     S* y = output<S>(operands, 2);
     const F f(params);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) y[i] = store<S>(f.value(load(gate[i])) * load(up[i]));
+    for (int64_t i = 0; i < n; ++i) y[i] = store<S>(f.value(T(load(gate[i]))) * T(load(up[i])));
   }
 
   static void backward(void* const* operands, int64_t n, const double* params) {
@@ -104,7 +139,7 @@ struct Gated {
     const F f(params);
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
-      T g = load(grad[i]), a = load(gate[i]), b = load(up[i]);
+      T g = T(load(grad[i])), a = T(load(gate[i])), b = T(load(up[i]));
       grad_gate[i] = store<S>(scaled<F>(g * b, gate_slope(f, a)));
       grad_up[i] = store<S>(g * f.value(a));
     }
@@ -123,8 +158,8 @@ struct Gated {
     const F f(params);
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
-      T v = load(v_gate[i]), w = load(v_up[i]);
-      T g = load(grad[i]), a = load(gate[i]), b = load(up[i]);
+      T v = T(load(v_gate[i])), w = T(load(v_up[i]));
+      T g = T(load(grad[i])), a = T(load(gate[i])), b = T(load(up[i]));
       T slope = gate_slope(f, a);
       grad_grad[i] = store<S>(scaled<F>(v * b, slope) + w * f.value(a));
       grad_gate[i] = store<S>(g * (scaled<F>(v * b, gate_curvature(f, a)) + scaled<F>(w, slope)));
@@ -138,7 +173,7 @@ struct Gated {
 template <class>
 struct Tables;
 
-template <template <class> class... Formulas>
+template <template <class, class> class... Formulas>
 struct Tables<List<Formulas...>> {
   static constexpr UnaryKernels unary[][cpu::dtype_count] = {
       {Unary<float, Formulas>::kernels, Unary<double, Formulas>::kernels,

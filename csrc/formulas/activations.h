@@ -1,5 +1,6 @@
 // One struct per activation, and the list of them at the bottom.
 //
+// T is the type of the arithmetic, C its constants (constants.h).
 // A struct is constructed from its parameters and answers, for one element:
 //   value(x)      the activation
 //   slope(s)      its first derivative
@@ -8,13 +9,10 @@
 // the next layer keeps anyway. zero_wins says that a zero slope stops even an infinite gradient, as
 // torch's own piecewise functions do.
 //
-// Unless a comment says otherwise +-inf and NaN give what torch gives. The worst errors over a
-// sweep of all float32 inputs (8 million), against float64, in ulp of the largest term, with FMA
-// (without, on x86-64-v2):
-//   value      GELU 5.9 (8.6), at x = -12; every other 3.9
-//   slope      tanh GELU 5.7, every other 4.5 (5.3)
-//   curvature  tanh GELU 7.9 (10), every other 7
-// tests/test_accuracy.py holds them.
+// Unless a comment says otherwise +-inf and NaN give what torch gives. Over all float32 inputs values are
+// within 3 ulp (GELU 3.01) and slopes within 4, of max(|exact|, largest term): make exhaustive, and the
+// table in docs/design.md. Curvatures are within 4.4 but for those of SiLU, quick and tanh GELU and
+// Mish, up to 11: tests/test_accuracy.py.
 #pragma once
 
 #include "self_gated.h"
@@ -27,29 +25,29 @@ namespace {
 
 // x Phi(x). Slope Phi(x) + x phi(x). Hendrycks & Gimpel 2016, arXiv:1606.08415.
 // +-0 at +-0, inf at inf, NaN at -inf (torch also gives NaN at inf where oneDNN computes it).
-template <class T>
-struct Gelu : SelfGated<T, NormalGate<T>> {
+template <class T, class C>
+struct Gelu : SelfGated<T, C, NormalGate<T, C>> {
   static constexpr const char* name = "gelu";
   explicit Gelu(const double*) {}
 };
 
 // x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 = x sigmoid(w(x)). Same source.
-template <class T>
-struct GeluTanh : SelfGated<T, SigmoidGate<T, TanhGeluArgument<T>>> {
+template <class T, class C>
+struct GeluTanh : SelfGated<T, C, SigmoidGate<T, C, TanhGeluArgument<T, C>>> {
   static constexpr const char* name = "gelu_tanh";
   explicit GeluTanh(const double*) {}
 };
 
 // x sigmoid(1.702 x). Same source, section 2.
-template <class T>
-struct QuickGelu : SelfGated<T, SigmoidGate<T, QuickArgument<T>>> {
+template <class T, class C>
+struct QuickGelu : SelfGated<T, C, SigmoidGate<T, C, QuickArgument<T, C>>> {
   static constexpr const char* name = "quick_gelu";
   explicit QuickGelu(const double*) {}
 };
 
 // x sigmoid(x). Elfwing et al. 2017, arXiv:1702.03118.
-template <class T>
-struct Silu : SelfGated<T, SigmoidGate<T, Identity<T>>> {
+template <class T, class C>
+struct Silu : SelfGated<T, C, SigmoidGate<T, C, Identity<T, C>>> {
   static constexpr const char* name = "silu";
   explicit Silu(const double*) {}
 };
@@ -58,13 +56,13 @@ struct Silu : SelfGated<T, SigmoidGate<T, Identity<T>>> {
 // Smooth, bounded or one-sided
 
 // 1 / (1 + exp(-x)). Slope y (1 - y). 0 at -inf, 1/2 at 0, 1 at inf.
-template <class T>
-struct Sigmoid : Defaults {
+template <class T, class C>
+struct Sigmoid : Transcendental {
   static constexpr const char* name = "sigmoid";
   static constexpr bool saves_output = true;
   explicit Sigmoid(const double*) {}
   static FASTACT_FN T value(T x) {
-    T e = exp_lifted(-at_most(abs(x), Constants<T>::exp_limit), T(0)) * Constants<T>::unlift;
+    T e = exp_lifted<C>(at_most(abs(x), T(C::exp_limit))) * C::unlift;
     return (x < T(0) ? e : T(1)) / (T(1) + e);
   }
   FASTACT_FN T slope(T y) const { return y * (T(1) - y); }
@@ -72,159 +70,168 @@ struct Sigmoid : Defaults {
 };
 
 // tanh(x). Slope 1 - y^2. -1 at -inf, +-0 at +-0, 1 at inf.
-template <class T>
-struct Tanh : Defaults {
+template <class T, class C>
+struct Tanh : Transcendental {
   static constexpr const char* name = "tanh";
   static constexpr bool saves_output = true;
   explicit Tanh(const double*) {}
-  FASTACT_FN T value(T x) const { return tanh(x); }
+  FASTACT_FN T value(T x) const { return tanh<C>(x); }
   FASTACT_FN T slope(T y) const { return (T(1) - y) * (T(1) + y); }
   FASTACT_FN T curvature(T y) const { return T(-2) * y; }
 };
 
-// log1p(exp(-|x|)) times Constants<T>::lift: the tail shared by softplus and logsigmoid.
-template <class T>
+// log1p(exp(-|x|)) times C::lift: the tail shared by softplus and logsigmoid.
+template <class C, class T>
 FASTACT_FN T softplus_tail(T x) {
-  T lifted = exp_lifted(-at_most(abs(x), Constants<T>::exp_limit), T(0));
-  return lifted * log1p_over(lifted * Constants<T>::unlift);
+  return log1p_lifted<C>(exp_lifted<C>(at_most(abs(x), T(C::exp_limit))));
 }
 
 // log(1 + exp(beta x)) / beta, and x itself where beta x > threshold. Slope sigmoid(beta x).
 // 0 at -inf, inf at inf. Dugas et al. 2001.
-template <class T>
-struct Softplus : Defaults {
+template <class T, class C>
+struct Softplus : Transcendental {
   static constexpr const char* name = "softplus";
   static constexpr int arity = 2;
   T beta, threshold;
   explicit Softplus(const double* p) : beta(T(p[0])), threshold(T(p[1])) {}
   FASTACT_FN T value(T x) const {
     T u = x * beta;
-    T soft = fma(softplus_tail(u), Constants<T>::unlift, u > T(0) ? u : T(0)) / beta;
+    T soft = fma(softplus_tail<C>(u), C::unlift, u > T(0) ? u : T(0)) / beta;
     return u > threshold ? x : soft;
   }
   FASTACT_FN T slope(T x) const {
     T u = x * beta;
-    return u > threshold ? T(1) : Sigmoid<T>::value(u);
+    return u > threshold ? T(1) : Sigmoid<T, C>::value(u);
   }
   FASTACT_FN T curvature(T x) const {
     T u = x * beta;
-    return u > threshold ? T(0) : beta * Sigmoid<T>::value(u) * Sigmoid<T>::value(-u);
+    return u > threshold ? T(0) : beta * Sigmoid<T, C>::value(u) * Sigmoid<T, C>::value(-u);
   }
 };
 
 // log(sigmoid(x)) = min(x, 0) - log(1 + exp(-|x|)). Slope sigmoid(-x). -inf at -inf, 0 at inf.
-template <class T>
-struct LogSigmoid : Defaults {
+template <class T, class C>
+struct LogSigmoid : Transcendental {
   static constexpr const char* name = "logsigmoid";
   explicit LogSigmoid(const double*) {}
-  FASTACT_FN T value(T x) const {
-    return (x < T(0) ? x : T(0)) - softplus_tail(x) * Constants<T>::unlift;
-  }
-  FASTACT_FN T slope(T x) const { return Sigmoid<T>::value(-x); }
-  FASTACT_FN T curvature(T x) const { return -Sigmoid<T>::value(x) * Sigmoid<T>::value(-x); }
+  FASTACT_FN T value(T x) const { return fma(softplus_tail<C>(x), -C::unlift, x < T(0) ? x : T(0)); }
+  FASTACT_FN T slope(T x) const { return Sigmoid<T, C>::value(-x); }
+  FASTACT_FN T curvature(T x) const { return -Sigmoid<T, C>::value(x) * Sigmoid<T, C>::value(-x); }
 };
 
-// x tanh(softplus(x)). With e = exp(-|x|), tanh(softplus) is
-//   e (2 + e) / (2 + e (2 + e)) for x < 0,  (1 + 2e) / (1 + 2e + 2e^2) for x >= 0.
+// x tanh(softplus(x)). With e = exp(-|x|), and m = e (1 + e / 2), tanh(softplus) is
+//   m / (1 + m) for x < 0,  (1 + 2e) / (1 + 2e + 2e^2) for x >= 0.
 // Misra 2019, arXiv:1908.08681. NaN at -inf, inf at inf.
-template <class T>
-struct Mish : Defaults {
+template <class T, class C>
+struct Mish : Transcendental {
   static constexpr const char* name = "mish";
   explicit Mish(const double*) {}
-  struct Terms {
-    T lifted, e, d;  // d: the denominator above
-    bool negative;
-  };
-  static FASTACT_FN Terms terms(T x) {
-    T lifted = exp_lifted(-at_most(abs(x), Constants<T>::exp_limit), T(0));
-    T e = lifted * Constants<T>::unlift;
+  static FASTACT_FN T clamp(T x) { return magnitude_at_most<C>(x, T(C::exp_limit)); }
+  // Left x e (1 - (e + e^2) / (2 + 2m)), right x (1 - 2 e^2 / (1 + 2e + 2e^2)).
+  FASTACT_FN T value(T x) const {
+    T t = clamp(x);
+    Power<T> p = exp_power<C>(t);
+    T e = exp2<C>(p) * C::unlift, twice = T(2) * e;
+    bool negative = x < T(0);
+    T left = times<C>(t, p), sum = fma(e, e, e);
+    T g = (negative ? sum : twice * e) / (negative ? sum + (T(2) + e) : fma(twice, e, T(1) + twice));
+    T y = fma(negative ? left : t, -g, negative ? left : x);
+    return negative ? fma(y, -C::unlift, x * T(0)) : y;
+  }
+  // Left:  e ((1 + m) (1 + e / 2) + x (1 + e)) / (1 + m)^2, of which all but 1 + x is e times a sum.
+  // Right: ((1 + 2e) d + 4 x e^2 (1 + e)) / d^2, with d the denominator above.
+  // Past the clamp e is exactly zero: so is x e, but for x = inf, where it is NaN as in torch.
+  FASTACT_FN T slope(T x) const {
+    T lifted = exp_lifted<C>(clamp(x)), e = lifted * C::unlift;
+    T h = fma(T(0.5), e, T(1)), m = e * h;
+    T left = lifted * fma(e, fma(h, h, T(0.5) + x), T(1) + x);
+    T n = fma(T(2), e, T(1)), d = fma(T(2) * e, e, n);
+    T right = fma(T(4) * (x * e), fma(e, e, e), n * d);
+    bool negative = x < T(0);
+    T ratio = (negative ? left : right) / (negative ? fma(m, T(2) + m, T(1)) : d * d);
+    return negative ? ratio * C::unlift : ratio;
+  }
+  // 2 F' + x F'', F the tanh: F' = 4 e (1 + e) / d^2 (left, d = 2 + 2m), 4 e^2 (1 + e) / d^2 (right).
+  FASTACT_FN T curvature(T x) const {
+    T lifted = exp_lifted<C>(at_most(abs(x), T(C::exp_limit))), e = lifted * C::unlift, u = T(1) + e;
     bool negative = x < T(0);
     T d = negative ? fma(e, T(2) + e, T(2)) : fma(fma(T(2), e, T(2)), e, T(1));
-    return {lifted, e, d, negative};
-  }
-  FASTACT_FN T value(T x) const {
-    Terms s = terms(x);
-    T ratio = (s.negative ? s.lifted * (T(2) + s.e) : fma(T(2), s.e, T(1))) / s.d;
-    T left = at_least(x, -Constants<T>::exp_limit) * ratio * Constants<T>::unlift;
-    return s.negative ? fma(x, T(0), left) : x * ratio;
-  }
-  FASTACT_FN T slope(T x) const {
-    Terms s = terms(x);
-    T u = T(1) + s.e;
-    T xc = at_most(at_least(x, -Constants<T>::exp_limit), Constants<T>::exp_limit);
-    T left = s.lifted * fma(T(4) * xc, u, (T(2) + s.e) * s.d);
-    T right = fma(T(4) * xc * s.e, s.e * u, fma(T(2), s.e, T(1)) * s.d);
-    T sum = (s.negative ? left : right) / (s.d * s.d);
-    return fma(x, T(0), s.negative ? sum * Constants<T>::unlift : sum);
-  }
-  // 2 F' + x F'', F the tanh: F' = 4 e (1 + e) / d^2 (left), 4 e^2 (1 + e) / d^2 (right).
-  FASTACT_FN T curvature(T x) const {
-    Terms s = terms(x);
-    T e = s.e, d = s.d, u = T(1) + e;
-    T xc = at_most(at_least(x, -Constants<T>::exp_limit), Constants<T>::exp_limit);
-    T first = s.negative ? u : e * u;
-    T second = s.negative ? fma(T(2), e, T(1)) * d - T(4) * e * u * u
-                          : T(4) * e * e * u * fma(T(2), e, T(1)) - e * fma(T(3), e, T(2)) * d;
+    T xc = at_most(at_least(x, -T(C::exp_limit)), T(C::exp_limit));
+    T first = negative ? u : e * u;
+    T second = negative ? fma(T(2), e, T(1)) * d - T(4) * e * u * u
+                        : T(4) * e * e * u * fma(T(2), e, T(1)) - e * fma(T(3), e, T(2)) * d;
     T sum = fma(T(2) * first, d, xc * second) * T(4) / (d * d * d);
-    return s.lifted * sum * Constants<T>::unlift;
+    return lifted * sum * C::unlift;
   }
 };
 
-// scale (exp(input_scale x) - 1) alpha for x <= 0, scale x above: the family of ELU, SELU and CELU.
-// Slope from the output: input_scale (y + scale alpha) for y <= 0; at NaN scale, as torch.
-template <class T>
-struct ExponentialUnit : Defaults {
-  static constexpr bool saves_output = true;
-  T negative, positive, input_scale;
-  ExponentialUnit(double alpha, double scale, double input)
-      : negative(T(alpha * scale)), positive(T(scale)), input_scale(T(input)) {}
+// scale (exp(x / divisor) - 1) alpha for x <= 0, scale x above: the family of ELU, SELU and CELU.
+// Slope at NaN scale, and curvature 0 at 0, as torch. The quotient is carried in two floats: with a
+// negative divisor, exp grows to the left, and the rounding of its argument is worth 89 ulp.
+template <class T, class C, bool divided = false>
+struct ExponentialUnit : Transcendental {
+  T negative, positive, inverse, inverse_low = T(0);
+  ExponentialUnit(double alpha, double scale, double divisor = 1)
+      : negative(T(alpha * scale)), positive(T(scale)), inverse(T(1 / divisor)) {
+    double whole = 1 / divisor, product = whole * divisor;
+    double lost = (1 - product) - product_error<Constants<double>>(whole, divisor, product);
+    if (divided) inverse_low = T((whole - double(inverse)) + lost / divisor);
+  }
+  FASTACT_FN T quotient(T x, T& low) const {
+    T u = divided ? x * inverse : x;
+    low = -T(0);
+    if constexpr (divided && C::compensates) {
+      low = fma(x, inverse_low, product_error<C>(x, inverse, u));
+      low = abs(u) < T(1000) ? low : T(0);  // where products are finite, and exp is too
+    }
+    return u;
+  }
   FASTACT_FN T value(T x) const {
-    T left = negative * expm1(x * input_scale);
+    T low, u = quotient(x, low);
+    T left = negative * expm1<C>(u, low);
     return x < T(0) ? left : positive * x;
   }
-  FASTACT_FN T slope(T y) const { return y <= T(0) ? (y + negative) * input_scale : positive; }
-  FASTACT_FN T curvature(T y) const { return y <= T(0) ? input_scale : T(0); }
+  FASTACT_FN T left_slope(T x) const {
+    T low, u = quotient(x, low), factor = divided ? negative * inverse : negative;
+    Power<T> p = exp_power<C>(at_most(abs(u), T(C::exp_limit)));
+    if constexpr (!divided) return factor * exp2<C>(p) * C::unlift;
+    p.f = fma(copysign(T(C::log2e), -u), low, p.f);
+    T lifted = exp2<C>(p);
+    return u > T(0) ? factor * (C::lift / lifted) : factor * lifted * C::unlift;
+  }
+  FASTACT_FN T slope(T x) const { return x <= T(0) ? left_slope(x) : positive; }
+  FASTACT_FN T curvature(T x) const { return x < T(0) ? inverse * left_slope(x) : T(0); }
 };
 
-// Clevert et al. 2015, arXiv:1511.07289. With alpha < 0 the output no longer tells the side, and the
-// input is saved instead (the registry's row decides; the sign tells).
-template <class T>
-struct Elu : ExponentialUnit<T> {
+// Clevert et al. 2015, arXiv:1511.07289.
+template <class T, class C>
+struct Elu : ExponentialUnit<T, C> {
   static constexpr const char* name = "elu";
   static constexpr int arity = 1;
-  explicit Elu(const double* p) : ExponentialUnit<T>(p[0], 1, 1) {}
-  FASTACT_FN T left_slope(T s) const {
-    T e = exp_lifted(at_least(s, -Constants<T>::exp_limit), T(0));
-    return this->negative < T(0) ? this->negative * e * Constants<T>::unlift : s + this->negative;
-  }
-  FASTACT_FN T slope(T s) const { return s <= T(0) ? left_slope(s) : T(1); }
-  FASTACT_FN T curvature(T s) const {
-    T left = this->negative < T(0) ? left_slope(s) : T(1);
-    return s <= T(0) ? left : T(0);
-  }
+  explicit Elu(const double* p) : ExponentialUnit<T, C>(p[0], 1) {}
 };
 
 // Klambauer et al. 2017, arXiv:1706.02515.
-template <class T>
-struct Selu : ExponentialUnit<T> {
+template <class T, class C>
+struct Selu : ExponentialUnit<T, C> {
   static constexpr const char* name = "selu";
   explicit Selu(const double*)
-      : ExponentialUnit<T>(1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1) {}
+      : ExponentialUnit<T, C>(1.6732632423543772848170429916717, 1.0507009873554804934193349852946) {}
 };
 
 // Barron 2017, arXiv:1704.07483.
-template <class T>
-struct Celu : ExponentialUnit<T> {
+template <class T, class C>
+struct Celu : ExponentialUnit<T, C, true> {
   static constexpr const char* name = "celu";
   static constexpr int arity = 1;
-  explicit Celu(const double* p) : ExponentialUnit<T>(p[0], 1, 1 / p[0]) {}
+  explicit Celu(const double* p) : ExponentialUnit<T, C, true>(p[0], 1, p[0]) {}
 };
 
 // ---------------------------------------------------------------------------------------------
 // Piecewise. Comparisons are written so that NaN comes out as NaN.
 
 // max(x, 0). Slope 1 where y > 0; at NaN 1, as torch.
-template <class T>
+template <class T, class C>
 struct Relu : Defaults {
   static constexpr const char* name = "relu";
   static constexpr bool saves_output = true;
@@ -236,7 +243,7 @@ struct Relu : Defaults {
 };
 
 // min(max(x, 0), 6). Slope 1 where 0 < y < 6.
-template <class T>
+template <class T, class C>
 struct Relu6 : Defaults {
   static constexpr const char* name = "relu6";
   static constexpr bool saves_output = true;
@@ -249,20 +256,20 @@ struct Relu6 : Defaults {
 
 // x for x > 0, negative_slope x below. The same formula serves the input and, with a slope >= 0, the
 // output: they have the same sign. Maas et al. 2013.
-template <class T>
+template <class T, class C>
 struct LeakyRelu : Defaults {
   static constexpr const char* name = "leaky_relu";
   static constexpr int arity = 1;
   static constexpr bool saves_output = true;
   T negative_slope;
   explicit LeakyRelu(const double* p) : negative_slope(T(p[0])) {}
-  FASTACT_FN T value(T x) const { return x > T(0) ? x : x * negative_slope; }
+  FASTACT_FN T value(T x) const { return x > T(0) ? x : product_to_odd<C>(x, negative_slope); }
   FASTACT_FN T slope(T s) const { return s > T(0) ? T(1) : negative_slope; }
   FASTACT_FN T curvature(T) const { return T(0); }
 };
 
 // max(x, 0)^2. So et al. 2021 (Primer), arXiv:2109.08668.
-template <class T>
+template <class T, class C>
 struct SquaredRelu : Defaults {
   static constexpr const char* name = "squared_relu";
   static constexpr bool zero_wins = true;
@@ -273,7 +280,7 @@ struct SquaredRelu : Defaults {
 };
 
 // x min(max(x + 3, 0), 6) / 6. Howard et al. 2019 (MobileNetV3), arXiv:1905.02244. NaN at -inf.
-template <class T>
+template <class T, class C>
 struct Hardswish : Defaults {
   static constexpr const char* name = "hardswish";
   static constexpr bool zero_wins = true;
@@ -291,7 +298,7 @@ struct Hardswish : Defaults {
 };
 
 // min(max(x + 3, 0), 6) / 6. Courbariaux et al. 2015, arXiv:1511.00363.
-template <class T>
+template <class T, class C>
 struct Hardsigmoid : Defaults {
   static constexpr const char* name = "hardsigmoid";
   static constexpr bool zero_wins = true;
@@ -305,7 +312,7 @@ struct Hardsigmoid : Defaults {
 // The lists every kernel family is instantiated from. A new activation is one struct above, one name
 // here, and one row in src/fastact/_registry.py.
 
-template <template <class> class... Formulas>
+template <template <class, class> class... Formulas>
 struct List {};
 
 using Activations = List<Gelu, GeluTanh, QuickGelu, Silu, Sigmoid, Tanh, Softplus, LogSigmoid, Mish,

@@ -22,7 +22,7 @@ struct BinaryCrossEntropy {
   }
   FASTACT_FN T value(T x) const {
     T e = exp_negative(-abs(x));
-    T tail = e * log1p_over(e);
+    T tail = twice_atanh(e / (T(2) + e));  // log(1 + e)
     T sum = times(negative, at_least(x, T(0)) + tail) + times(positive, at_least(-x, T(0)) + tail);
     return x != x ? x : sum;
   }

@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include "constants.h"
 #include "macros.h"
 
 namespace fastact {
@@ -50,105 +51,23 @@ FASTACT_FN T polynomial(T x, const T (&c)[N]) {
   return sum;
 }
 
-// What differs between float and double: formats, coefficients, ranges. The comments give the relative
-// error of the approximation itself; tools/fit.py prints the coefficients.
-template <class T>
-struct Constants;
-
-template <>
-struct Constants<float> {
-  using Bits = uint32_t;
-  static constexpr int mantissa_bits = 23;
-  static constexpr int bias = 127;
-  static constexpr float round_magic = 0x1.8p23f;  // adding it rounds to an integer
-  // exp is returned times 2^lift where its result may be subnormal.
-  static constexpr int lift_bits = 64;
-  static constexpr float lift = 0x1p64f;
-  static constexpr float unlift = 0x1p-64f;
-  static constexpr float exp_limit = 120.0f;      // exp(-120) * 120 rounds to 0
-  static constexpr float expm1_overflow = 89.0f;  // exp(89) overflows
-  static constexpr float erf_limit = 15.0f;       // 15 * Phi(-15) rounds to 0
-  static constexpr float tanh_limit = 20.0f;      // tanh(10) rounds to 1; the doubled argument
-  static constexpr float ln2_high = 0x1.63p-1f;   // 10 bits: k * ln2_high is exact
-  static constexpr float ln2_low = -2.12194440054690583e-4f;
-  // (expm1(r) - r) / r^2 for |r| <= ln(2)/2: 1.3e-7
-  static constexpr float expm1[] = {0.5f, 0.166665767f, 0.0416665542f, 0.00836323288f, 0.00139262508f};
-  // atanh(s) / s in s^2 for s <= 1/3: 4e-9
-  static constexpr float atanh[] = {1.0f, 0.333331608f, 0.200122976f, 0.139825789f, 0.140788892f};
-  // Phi(-t) exp(t^2/2) for 0 <= t <= 14.6: 6e-9; all coefficients positive, so nothing cancels
-  static constexpr float mills_num[] = {0.500000003f, 0.4384961503f, 0.1833842778f, 0.0406835257f,
-                                        0.0041237816f};
-  static constexpr float mills_den[] = {1.0f,          1.6748772867f, 1.203122442f,
-                                        0.4698643688f, 0.1019848542f, 0.0103366694f};
-};
-
-template <>
-struct Constants<double> {
-  using Bits = uint64_t;
-  static constexpr int mantissa_bits = 52;
-  static constexpr int bias = 1023;
-  static constexpr double round_magic = 0x1.8p52;
-  static constexpr int lift_bits = 256;
-  static constexpr double lift = 0x1p256;
-  static constexpr double unlift = 0x1p-256;
-  static constexpr double exp_limit = 800.0;
-  static constexpr double expm1_overflow = 710.0;
-  static constexpr double erf_limit = 39.0;
-  static constexpr double tanh_limit = 40.0;
-  static constexpr double ln2_high = 0x1.62e42feep-1;  // 32 bits
-  static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
-  // 2e-16 of a term that is at most 0.06 of the result
-  static constexpr double expm1[] = {
-      0.500000000000000103,   0.166666666666666675,   0.0416666666666238205,    0.0083333333333300382,
-      0.00138888889173670806, 0.00019841269863171556, 0.0000248015210578682052, 2.75572682769056962e-6,
-      2.76202015910315488e-7, 2.5100472505694996e-8};
-  // 1.3e-18
-  static constexpr double atanh[] = {1.0,
-                                     0.333333333333330748,
-                                     0.200000000000928737,
-                                     0.142857142727270573,
-                                     0.111111120403738366,
-                                     0.0909087041625240226,
-                                     0.0769330702115200388,
-                                     0.0665018701633731217,
-                                     0.0605508436403460883,
-                                     0.0416225325593041029,
-                                     0.0852208178139069906};
-  // 1e-17 for 0 <= t <= 39
-  static constexpr double mills_num[] = {0.5,
-                                         0.8106527557732642833,
-                                         0.6527055819749111866,
-                                         0.3366220518417720046,
-                                         0.1219039231150041005,
-                                         0.03222513481436846431,
-                                         0.006285652036800922398,
-                                         0.0008938235487977431232,
-                                         0.00008894056469191476001,
-                                         5.623867092993770775e-6,
-                                         1.732637662771394512e-7};
-  static constexpr double mills_den[] = {1.0,
-                                         2.419190072349393926,
-                                         2.735645572324970448,
-                                         1.912339953763284437,
-                                         0.920223053640060834,
-                                         0.3208820600803727246,
-                                         0.0829887242185342141,
-                                         0.01597786541665669285,
-                                         0.002254580324751680762,
-                                         0.0002233752420649001367,
-                                         0.00001409694426815704351,
-                                         4.343078555189087724e-7};
-};
+// min(|x|, limit) for a limit > 0, by the bits, which is one instruction everywhere; NaN gives the
+// limit.
+template <class C, class T>
+FASTACT_FN T magnitude_at_most(T x, T limit) {
+  using Bits = typename C::Bits;
+  Bits bits = __builtin_bit_cast(Bits, abs(x)), most = __builtin_bit_cast(Bits, limit);
+  return __builtin_bit_cast(T, bits < most ? bits : most);
+}
 
 // a * b - p for p = round(a * b), exactly. Without FMA by Veltkamp's splitting, for |a|, |b| below
 // 2^100 (float).
-template <class T>
+template <class C, class T>
 FASTACT_FN T product_error(T a, T b, T p) {
   if constexpr (has_fma) {
     return fma(a, b, -p);
   } else {
-    constexpr T splitter =
-        T((typename Constants<T>::Bits(1) << (Constants<T>::mantissa_bits + 2) / 2) + 1);
+    constexpr T splitter = T((typename C::Bits(1) << (C::mantissa_bits + 2) / 2) + 1);
     T a_big = a * splitter, b_big = b * splitter;
     T a_high = a_big - (a_big - a), b_high = b_big - (b_big - b);
     T a_low = a - a_high, b_low = b - b_high;
@@ -156,56 +75,102 @@ FASTACT_FN T product_error(T a, T b, T p) {
   }
 }
 
-// exp(x) = 2^k (1 + p): k is returned as the sum k + round_magic, whose low bits are the integer k.
-template <class T>
-FASTACT_FN T exp_reduce(T x, T x_low, T& k_magic) {
-  using C = Constants<T>;
-  constexpr T log2e = T(1.44269504088896340736);
-  k_magic = fma(x, log2e, C::round_magic);
-  T k = k_magic - C::round_magic;
-  T r = fma(k, -C::ln2_low, fma(k, -C::ln2_high, x)) + x_low;
-  return fma(r * r, polynomial(r, C::expm1), r);
+// a * b + c for a c that nearly cancels the product: rounded once where C compensates.
+template <class C, class T>
+FASTACT_FN T product_plus(T a, T b, T c) {
+  if constexpr (has_fma || !C::compensates) {
+    return fma(a, b, c);
+  } else {
+    T p = a * b;
+    return (p + c) + product_error<C>(a, b, p);
+  }
 }
 
-// 2^(k + shift), from the bits of k + round_magic.
-template <class T>
-FASTACT_FN T power_of_two(T k_magic, int shift) {
-  using Bits = typename Constants<T>::Bits;
-  Bits exponent = __builtin_bit_cast(Bits, k_magic) + Bits(Constants<T>::bias + shift);
-  return __builtin_bit_cast(T, Bits(exponent << Constants<T>::mantissa_bits));
+// a * b for a result that is rounded again, to a 16-bit type: made odd where it is not exact, so that
+// what lies next to the middle of two neighbours does not land on it.
+template <class C, class T>
+FASTACT_FN T product_to_odd(T a, T b) {
+  T p = a * b;
+  if constexpr (!C::rounds_again) return p;
+  using Bits = typename C::Bits;
+  T error = product_error<C>(a, b, p);
+  Bits bits = __builtin_bit_cast(Bits, p);
+  // +1 where the error has p's sign, -1 where it has not.
+  Bits step = ((bits ^ __builtin_bit_cast(Bits, error)) >> (sizeof(T) * 8 - 1)) | Bits(1);
+  Bits inexact = abs(error) > T(0) ? Bits(-1) : Bits(0), even = (bits & Bits(1)) - Bits(1);
+  return __builtin_bit_cast(T, bits + (step & inexact & even));
 }
 
-// 2^lift_bits * exp(x + x_low) for -exp_limit <= x <= 0 and |x_low| << 1: the result is normal
-// although exp(x) may not be, so that a product with it rounds once, at the end. 1 ulp.
+// 2^(a b) = scale 2^f / 2^shift with |f| <= 1/2, for a result that lies in the range of biased
+// exponents 0 (which makes the scale 0) to 254. The caller adds to f what a and b have lost.
 template <class T>
-FASTACT_FN T exp_lifted(T x, T x_low) {
-  T k_magic;
-  T p = exp_reduce(x, x_low, k_magic);
-  return (T(1) + p) * power_of_two(k_magic, Constants<T>::lift_bits);
+struct Power {
+  T f, scale;
+};
+
+template <class C, int shift = C::lift_bits, class T>
+FASTACT_FN Power<T> power(T a, T b) {
+  using Bits = typename C::Bits;
+  constexpr T magic = C::round_magic + T(C::bias + shift);
+  T k_magic = fma(a, b, magic);  // its low bits are k's biased exponent
+  T f = product_plus<C>(a, b, magic - k_magic);
+  return {f,
+          __builtin_bit_cast(T, Bits(uint64_t(__builtin_bit_cast(Bits, k_magic)) << C::mantissa_bits))};
 }
 
-// exp(x) - 1 for every x, infinite from expm1_overflow. 1.5 ulp.
-template <class T>
-FASTACT_FN T expm1(T x) {
-  T k_magic;
-  T p = exp_reduce(at_most(at_least(x, T(-40)), Constants<T>::expm1_overflow), T(0), k_magic);
-  T half = power_of_two(k_magic, -1);  // half of 2^k: 2^128 has no float
+// 2^lift_bits exp(-t) in the same form, for 0 <= t <= exp_limit.
+template <class C, class T>
+FASTACT_FN Power<T> exp_power(T t) {
+  Power<T> p = power<C>(t, -T(C::log2e));
+  if constexpr (C::compensates) p.f = fma(t, -T(C::log2e_low), p.f);
+  return p;
+}
+
+// factor * 2^f * scale, with one rounding less than by way of 2^f.
+template <class C, class T>
+FASTACT_FN T times(T factor, Power<T> p) {
+  return fma(factor, p.f * polynomial(p.f, C::exp2), factor) * p.scale;
+}
+
+template <class C, class T>
+FASTACT_FN T exp2(Power<T> p) {
+  return fma(polynomial(p.f, C::exp2), p.f, T(1)) * p.scale;
+}
+
+// 2^lift_bits * exp(-t): the result is normal although exp(-t) may not be, so that a product with it
+// rounds once, at the end. 1 ulp.
+template <class C, class T>
+FASTACT_FN T exp_lifted(T t) {
+  return exp2<C>(exp_power<C>(t));
+}
+
+// exp(x + low) - 1 for every x, infinite from expm1_overflow. 1 ulp. (Adding -0 compiles to nothing.)
+template <class C, class T>
+FASTACT_FN T expm1(T x, T low = -T(0)) {
+  using Bits = typename C::Bits;
+  constexpr T magic = C::round_magic + T(C::bias - 1);  // half of 2^k: 2^128 has no float
+  x = at_most(at_least(x, T(C::expm1_low)), T(C::expm1_overflow));
+  T k_magic = fma(x, T(C::log2e), magic);
+  T k = k_magic - magic;
+  T r = fma(k, -C::ln2_low, fma(k, -C::ln2_high, x)) + low;
+  T p = fma(r * r, polynomial(r, C::expm1), r);
+  T half = __builtin_bit_cast(T, Bits(uint64_t(__builtin_bit_cast(Bits, k_magic)) << C::mantissa_bits));
   return fma(half, p, half - T(0.5)) * T(2);
 }
 
 // tanh(x). 2.5 ulp.
-template <class T>
+template <class C, class T>
 FASTACT_FN T tanh(T x) {
-  T m = expm1(-at_most(abs(x) * T(2), Constants<T>::tanh_limit));
+  T m = expm1<C>(-at_most(abs(x) * T(2), T(C::tanh_limit)));
   return copysign(m / (T(2) + m), x);
 }
 
-// log1p(e) / e for 0 <= e <= 1, by log1p(e) = 2 atanh(e / (2 + e)). 2 ulp.
-template <class T>
-FASTACT_FN T log1p_over(T e) {
-  T inverse = T(1) / (T(2) + e);
-  T s = e * inverse;
-  return T(2) * inverse * polynomial(s * s, Constants<T>::atanh);
+// log1p(e) for e = lifted / lift <= 1, lifted, by log1p(e) = 2 atanh(s), s = e / (2 + e). 2 ulp.
+template <class C, class T>
+FASTACT_FN T log1p_lifted(T lifted) {
+  T q = lifted / fma(lifted, C::unlift, T(2));
+  T s = q * C::unlift, z = s * s, twice = q + q;
+  return fma(twice * z, polynomial(z, C::atanh), twice);
 }
 
 }  // namespace

@@ -11,132 +11,152 @@ struct Defaults {
   static constexpr int arity = 0;  // number of parameters
   static constexpr bool saves_output = false;
   static constexpr bool zero_wins = false;
+  static constexpr bool transcendental = false;  // many roundings
+};
+struct Transcendental : Defaults {
+  static constexpr bool transcendental = true;
 };
 
 // x F(x) with F(x) + F(-x) = 1: GELU, SiLU and quick GELU. With t = |x| and Q(t) = F(-t), the small
 // side, nothing cancels:
 //   value = max(x, 0) - t Q(t)
 //   slope = S(t) for x < 0, 1 - S(t) for x > 0, with S = Q + t Q'
-// A gate returns t Q, S and the curvature, each times Constants<T>::lift.
+// A gate returns t Q, S and the curvature, each times C::lift, from t, clamped to where Q is exactly 0.
 
-template <class T, class Gate>
-struct SelfGated : Defaults {
-  static FASTACT_FN T clamp(T x) { return at_most(abs(x), Gate::limit); }
+template <class T, class C, class Gate>
+struct SelfGated : Transcendental {
+  static FASTACT_FN T clamp(T x) { return magnitude_at_most<C>(x, T(Gate::limit)); }
 
   FASTACT_FN T value(T x) const {
     // x * 0 is -0 below zero and NaN at -inf, where torch computes -inf * 0.
-    return (x < T(0) ? x * T(0) : x) - Gate::value(clamp(x)) * Constants<T>::unlift;
+    return fma(Gate::value(clamp(x)), -C::unlift, x < T(0) ? x * T(0) : x);
   }
   FASTACT_FN T slope(T x) const {
-    T s = Gate::slope(clamp(x)) * Constants<T>::unlift;
-    return fma(x, T(0), x < T(0) ? s : T(1) - s);  // NaN at +-inf, as torch
+    T s = fma(Gate::slope(clamp(x)), C::unlift, x * T(0));  // NaN at +-inf, as torch
+    return x < T(0) ? s : T(1) - s;
   }
-  FASTACT_FN T curvature(T x) const { return Gate::curvature(clamp(x)) * Constants<T>::unlift; }
+  FASTACT_FN T curvature(T x) const {
+    T c = Gate::curvature(clamp(x)) * C::unlift;
+    return x != x ? x : c;
+  }
 };
 
 // F = Phi, the normal distribution function: Q(t) = exp(-t^2/2) R(t), S = exp(-t^2/2) (R - c t).
-template <class T>
+// 1 / R = t / c + N(t) / D(t) with N / D ~ 1 / (c t): far out the roundings of N and D hardly count.
+template <class T, class C>
 struct NormalGate {
-  static constexpr T limit = Constants<T>::erf_limit;
-  static constexpr T c = T(0.398942280401432677940);  // 1/sqrt(2 pi)
+  static constexpr T limit = C::erf_limit;
+  static constexpr T c = T(0.398942280401432677940), inverse_c = T(2.506628274631000502416);
 
-  // factor * exp(-t^2/2): the rounding error of t^2 is worth up to 50 ulp in the tail, so it is carried
-  // along; and multiplying the factor by 1 + p in one fma saves the rounding of 1 + p.
-  static FASTACT_FN T density(T t, T factor) {
-    T square = t * t, k_magic;
-    T p = exp_reduce(square * T(-0.5), product_error(t, t, square) * T(-0.5), k_magic);
-    return fma(factor, p, factor) * power_of_two(k_magic, Constants<T>::lift_bits);
+  // 2^lift exp(-t^2/2): the rounding error of t^2 is worth up to 50 ulp in the tail, so it is carried
+  // along (it is zero where t has 11 bits or fewer).
+  static FASTACT_FN Power<T> density(T t) {
+    constexpr T half_log2e = C::log2e / 2;
+    T square = t * t;
+    Power<T> p = power<C>(square, -half_log2e);
+    if constexpr (C::compensates) {
+      T lost = fma(product_error<C>(t, t, square), half_log2e, square * T(C::log2e_low / 2));
+      p.f -= lost;
+    }
+    return p;
   }
-  static FASTACT_FN T ratio(T t) {
-    return polynomial(t, Constants<T>::mills_num) / polynomial(t, Constants<T>::mills_den);
+  // The denominator 2 + t num + t D / c of the ratio, from a = t D. Near zero the sum in brackets is
+  // small and its rounding hardly counts.
+  static FASTACT_FN T denominator(T t, T a) {
+    return fma(a, inverse_c, t * polynomial(t, C::mills_num)) + T(2);
   }
-  static FASTACT_FN T value(T t) { return density(t, t * ratio(t)); }
-  static FASTACT_FN T slope(T t) { return density(t, fma(-c, t, ratio(t))); }
-  static FASTACT_FN T curvature(T t) { return density(t, c * fma(-t, t, T(2))); }
+  static FASTACT_FN T value(T t) {
+    T a = fma(t * t, polynomial(t, C::mills_den), t);
+    return times<C>(a / denominator(t, a), density(t));
+  }
+  static FASTACT_FN T slope(T t) {
+    T d = fma(t, polynomial(t, C::mills_den), T(1));
+    return times<C>(fma(-c, t, d / denominator(t, t * d)), density(t));
+  }
+  static FASTACT_FN T curvature(T t) { return times<C>(c * fma(-t, t, T(2)), density(t)); }
 };
 
 // F = sigmoid(w(x)) for an odd w: Q = e / (1 + e) with e = exp(-w(t)) <= 1, and with r = 1 / (1 + e)
-//   S = Q (1 - t w' r),  curvature = Q r (2 w' + x w'' - t w'^2 (1 - e) r).
-template <class T, class Argument>
+//   S = e (1 + e - t w') r^2,  curvature = Q r (2 w' + x w'' - t w'^2 (1 - e) r).
+template <class T, class C, class Argument>
 struct SigmoidGate {
   static constexpr T limit = Argument::limit;
 
-  struct Terms {
-    T e, lifted_q, r;
-  };
-  static FASTACT_FN Terms terms(T t) {
-    T low;
-    T high = Argument::value(t, low);
-    T lifted = exp_lifted(-high, -low);
-    T e = lifted * Constants<T>::unlift;
-    T r = T(1) / (T(1) + e);
-    return {e, lifted * r, r};
-  }
   static FASTACT_FN T value(T t) {
-    T low;
-    T high = Argument::value(t, low);
-    T lifted = exp_lifted(-high, -low);
-    return t * lifted / fma(lifted, Constants<T>::unlift, T(1));  // one rounding less than by terms
+    T lifted = exp2<C>(Argument::power_of(t)), e = lifted * C::unlift;
+    // t e / (1 + e) with the quotient in a correction, as far out 1 + e and it round where e is
+    // nothing.
+    T whole = t * lifted;
+    return fma(-whole, e / (T(1) + e), whole);
   }
   static FASTACT_FN T slope(T t) {
-    Terms s = terms(t);
-    return s.lifted_q * fma(-t * Argument::slope(t), s.r, T(1));
+    Power<T> p = Argument::power_of(t);
+    T lifted = exp2<C>(p), e = lifted * C::unlift;
+    return lifted * fma(-t, Argument::slope(t), T(1) + e) / fma(e, T(2) + e, T(1));
   }
   static FASTACT_FN T curvature(T t) {
-    Terms s = terms(t);
+    T lifted = exp2<C>(Argument::power_of(t));
+    T e = lifted * C::unlift;
+    T r = T(1) / (T(1) + e);
     T d = Argument::slope(t);
-    T bracket = fma(-t * d * d, (T(1) - s.e) * s.r, fma(T(2), d, Argument::x_curvature(t)));
-    return s.lifted_q * s.r * bracket;
+    T bracket = fma(-t * d * d, (T(1) - e) * r, fma(T(2), d, Argument::x_curvature(t)));
+    return lifted * r * r * bracket;
   }
 };
 
+// Each argument w gives 2^lift exp(-w(t)), w' and t w''.
+
 // w = x
-template <class T>
+template <class T, class C>
 struct Identity {
-  static constexpr T limit = Constants<T>::exp_limit;
-  static FASTACT_FN T value(T t, T& low) {
-    low = T(0);
-    return t;
-  }
+  static constexpr T limit = C::exp_limit;
+  static FASTACT_FN Power<T> power_of(T t) { return exp_power<C>(t); }
   static FASTACT_FN T slope(T) { return T(1); }
   static FASTACT_FN T x_curvature(T) { return T(0); }
 };
 
-// w = 1.702 x, in two floats: one rounding of the product is worth 40 ulp in the tail.
-template <class T>
+// w = 1.702 x; the factor in base 2 has two floats: its rounding is worth 40 ulp in the tail.
+template <class T, class C>
 struct QuickArgument {
-  static constexpr T limit = Constants<T>::exp_limit / T(1.702);
-  static constexpr T factor = T(1.702);
-  static constexpr T factor_low = sizeof(T) == 4 ? T(-2.193450928e-8) : T(4.263256415e-17);
-  static FASTACT_FN T value(T t, T& low) {
-    T high = factor * t;
-    low = fma(factor_low, t, product_error(factor, t, high));
-    return high;
+  static constexpr T limit = C::quick_limit;
+  static constexpr T factor = T(2.455466959593015719);  // 1.702 log2(e)
+  static constexpr T factor_low = sizeof(T) == 4 ? T(-2.610949893e-8) : T(7.816541847e-17);
+  static FASTACT_FN Power<T> power_of(T t) {
+    Power<T> p = power<C>(t, -factor);
+    if constexpr (C::compensates) p.f = fma(t, -factor_low, p.f);
+    return p;
   }
-  static FASTACT_FN T slope(T) { return factor; }
+  static FASTACT_FN T slope(T) { return T(1.702); }
   static FASTACT_FN T x_curvature(T) { return T(0); }
 };
 
-// w = t (b0 + b1 t^2), b0 = sqrt(8/pi), b1 = 0.044715 b0, in two floats likewise.
-template <class T>
+// w = t (b0 + b1 t^2), b0 = sqrt(8/pi), b1 = 0.044715 b0. In base 2 the factor of t is carried in two
+// floats; its b0 is split so that the difference of b0_high and the sum is exact.
+template <class T, class C>
 struct TanhGeluArgument {
-  static constexpr T limit = sizeof(T) == 4 ? T(11.25) : T(22);  // w(limit) = exp_limit
+  static constexpr bool single = sizeof(T) == 4;
+  static constexpr T limit = C::tanh_gelu_limit;
   static constexpr T b0 = T(1.59576912160573071176), b1 = T(0.07135481627260024877634);
-  static constexpr T b0_low = sizeof(T) == 4 ? T(-4.534068042e-8) : T(-9.969308809e-17);
-  static constexpr T b1_low = sizeof(T) == 4 ? T(2.398832396e-9) : T(-6.175149918e-19);
-  static FASTACT_FN T value(T t, T& low) {
+  static constexpr T b0_high = T(single ? 2.30218505859375 : 2.302208198144171547028236);
+  static constexpr T b0_low = T(single ? 2.313955057488913e-5 : 1.533421056586792997e-13);
+  static constexpr T b1_high = T(0.1029432395800234876);
+  static constexpr T b1_low = T(single ? -2.016198436e-9 : -5.978177401e-18);
+  static FASTACT_FN Power<T> power_of(T t) {
     T square = t * t;
-    T square_low = product_error(t, t, square);
-    T cubic = b1 * square;
-    T cubic_low = fma(b1, square_low, fma(b1_low, square, product_error(b1, square, cubic)));
-    T sum = b0 + cubic;  // Knuth's two-sum: either term can be the larger
-    T part = sum - b0;
-    T sum_low = ((b0 - (sum - part)) + (cubic - part)) + (cubic_low + b0_low);
-    T high = t * sum;
-    low = fma(t, sum_low, product_error(t, sum, high));
-    return high;
+    if constexpr (!C::compensates) return power<C>(-t, fma(b1_high, square, b0_high + b0_low));
+    T sum = fma(b1_high, square, b0_high);
+    T lost = fma(b1_high, product_error<C>(t, t, square), fma(b1_low, square, b0_low));
+    T sum_low = product_plus<C>(b1_high, square, b0_high - sum) + lost;
+    Power<T> p = power<C>(-t, sum);
+    p.f = fma(-t, sum_low, p.f);
+    return p;
   }
-  static FASTACT_FN T slope(T t) { return fma(T(3) * b1, t * t, b0); }
+  static FASTACT_FN T slope(T t) {
+    constexpr T b = T(0.2140644488178007463);  // 3 b1
+    T square = t * t, sum = b0;
+    if constexpr (C::compensates) sum = fma(b, product_error<C>(t, t, square), b0);
+    return fma(b, square, sum);
+  }
   static FASTACT_FN T x_curvature(T t) { return T(6) * b1 * (t * t); }
 };
 

@@ -15,6 +15,7 @@ template <class T>
 struct SoftmaxConstants;
 template <>
 struct SoftmaxConstants<float> {
+  using Bits = uint32_t;
   static constexpr float infinity = __builtin_inff();
   static constexpr float unlift = 0x1p-24f;
   static constexpr float limit = -103.97f;    // below, exp rounds to 0
@@ -34,6 +35,7 @@ struct SoftmaxConstants<float> {
 };
 template <>
 struct SoftmaxConstants<double> {
+  using Bits = uint64_t;
   static constexpr double infinity = __builtin_inf();
   static constexpr double unlift = 0x1p-53;
   static constexpr double limit = -745.13;
@@ -57,7 +59,7 @@ struct SoftmaxConstants<double> {
 template <bool is_short = false, class T>
 FASTACT_FN T exp_negative_lifted(T x) {
   using C = SoftmaxConstants<T>;
-  using Bits = typename Constants<T>::Bits;
+  using Bits = typename C::Bits;
   T k_magic = fma(x, C::log2e, C::round_magic);
   T f = fma(x, C::log2e, C::round_magic - k_magic);
   T power;
@@ -79,7 +81,14 @@ FASTACT_FN T exp_negative(T x) {
 // 1 - exp(x) for x <= 0. 1.5 ulp.
 template <class T>
 FASTACT_FN T one_minus_exp(T x) {
-  return -expm1(x);
+  return -expm1<Constants<T>>(x);
+}
+
+// 2 atanh(s) for 0 <= s <= 1/3.
+template <class T>
+FASTACT_FN T twice_atanh(T s) {
+  T z = s * s;
+  return T(2) * fma(s * z, polynomial(z, Constants<T>::atanh), s);
 }
 
 // log(1 + r) for every r >= 0, by log(1 + r) = k log 2 + 2 atanh((f - 1) / (f + 1)), where
@@ -87,7 +96,7 @@ FASTACT_FN T one_minus_exp(T x) {
 template <class T>
 FASTACT_FN T log1p(T r) {
   using C = Constants<T>;
-  using Bits = typename C::Bits;
+  using Bits = typename SoftmaxConstants<T>::Bits;
   constexpr Bits fraction = (Bits(1) << C::mantissa_bits) - 1;
   T sum = T(1) + r;
   T low = r < T(1) ? r - (sum - T(1)) : T(1) - (sum - r);  // what rounding took
@@ -99,7 +108,7 @@ FASTACT_FN T log1p(T r) {
   T scale = __builtin_bit_cast(T, (Bits(2 * C::bias) << C::mantissa_bits) - (bits & ~fraction));
   T n = (f - T(1)) + low * scale;
   T s = n / (T(2) + n);
-  T result = fma(k, T(0.693147180559945309417), T(2) * s * polynomial(s * s, C::atanh));
+  T result = fma(k, T(0.693147180559945309417), twice_atanh(s));
   return r < SoftmaxConstants<T>::infinity ? result : r;  // and NaN
 }
 
@@ -109,19 +118,9 @@ template <class T>
 struct SoftCap {
   T cap, inverse;
   explicit SoftCap(double c) : cap(T(c)), inverse(c > 0 ? T(1 / c) : T(0)) {}
-  FASTACT_FN T value(T x) const { return cap * tanh(x * inverse); }
+  FASTACT_FN T value(T x) const { return cap * tanh<Constants<T>>(x * inverse); }
   FASTACT_FN T slope(T z) const { return (T(1) - z * inverse) * (T(1) + z * inverse); }
   FASTACT_FN T curvature(T z) const { return T(-2) * z * inverse * inverse * slope(z); }
-};
-
-// The class weights and the label smoothing of one row, as coefficients: loss = sum_j a_j (lse - z_j)
-// with a_j = w_j (share q_j + uniform), q the target's distribution (1 at the target, if that is an
-// index), share = 1 - smoothing and uniform = smoothing / classes.
-template <class T>
-struct Smoothing {
-  T share, uniform;
-  Smoothing(double smoothing, int64_t classes)
-      : share(T(1 - smoothing)), uniform(T(smoothing / double(classes))) {}
 };
 
 }  // namespace

@@ -80,17 +80,17 @@ struct BinaryCrossEntropy {
   }
 };
 
-template <template <class> class... Formulas, class Library, size_t... I>
+template <template <class, class> class... Formulas, class Library, size_t... I>
 void implement_unary(List<Formulas...>, Library& m, std::index_sequence<I...>) {
-  (UnaryOps<UnaryKernels<Formulas<float>, I>>::implement(m), ...);
+  (UnaryOps<UnaryKernels<Formulas<float, Constants<float>>, I>>::implement(m), ...);
 }
 
-template <template <class> class... Formulas, class Library, size_t... I>
+template <template <class, class> class... Formulas, class Library, size_t... I>
 void implement_gated(List<Formulas...>, Library& m, std::index_sequence<I...>) {
-  (GatedOps<GatedKernels<Formulas<float>, I>>::implement(m), ...);
+  (GatedOps<GatedKernels<Formulas<float, Constants<float>>, I>>::implement(m), ...);
 }
 
-template <template <class> class... Formulas>
+template <template <class, class> class... Formulas>
 constexpr auto indices(List<Formulas...>) {
   return std::make_index_sequence<sizeof...(Formulas)>();
 }

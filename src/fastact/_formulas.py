@@ -118,51 +118,51 @@ def logsigmoid(m: Any) -> Formula:
 
 
 def mish(m: Any) -> Formula:
-    gate = m.jit(lambda x: m.tanh(m.softplus(x)))
+    # With s = sigmoid(x) and r = 1 - s, tanh(softplus(x)) = (1 - r^2) / (1 + r^2).
+    def gate(s: Any, r: Any) -> Any:
+        return s * (1.0 + r) / (1.0 + r * r)
+
+    def gate_slope(s: Any, r: Any) -> Any:
+        return 4.0 * s * (r / (1.0 + r * r)) * (r / (1.0 + r * r))
+
+    gate, gate_slope = m.jit(gate), m.jit(gate_slope)
 
     def slope(x: Any) -> Any:
-        t = gate(x)
-        return t + x * (1.0 - t * t) * m.sigmoid(x)
+        s, r = m.sigmoid(x), m.sigmoid(-x)
+        return gate(s, r) + x * gate_slope(s, r)
 
     def curvature(x: Any) -> Any:
-        t = gate(x)
-        s = m.sigmoid(x)
-        d = (1.0 - t * t) * s
-        return 2.0 * d + x * d * (m.sigmoid(-x) - 2.0 * t * s)
+        s, r = m.sigmoid(x), m.sigmoid(-x)
+        return gate_slope(s, r) * (2.0 + x * (r - 2.0 * gate(s, r) * s))
 
-    return lambda x: x * gate(x), slope, curvature
+    return lambda x: x * gate(m.sigmoid(x), m.sigmoid(-x)), slope, curvature
+
+
+def _exponential_unit(m: Any, negative: Any, positive: float, scale: Any) -> Formula:
+    """Positive x above zero, and negative (exp(scale x) - 1) below; negative and scale by alpha."""
+    negative, scale = m.jit(negative), m.jit(scale)
+    # An exponential that overflows where it is not wanted has no derivative that could be masked.
+    argument = m.jit(lambda x, *p: m.where(x < 0.0, x, 0.0) * scale(*p))
+    left_slope = m.jit(lambda x, *p: negative(*p) * scale(*p) * m.exp(argument(x, *p)))
+    return (
+        lambda x, *p: m.where(x < 0.0, negative(*p) * m.expm1(argument(x, *p)), positive * x),
+        lambda x, *p: m.where(x <= 0.0, left_slope(x, *p), positive),
+        lambda x, *p: m.where(x < 0.0, scale(*p) * left_slope(x, *p), 0.0),
+    )
 
 
 def elu(m: Any) -> Formula:
-    # With alpha < 0 the input is saved, else the output.
-    left = m.jit(lambda s, a: a * m.exp(s) if a < 0.0 else s + a)
-
-    def curvature(s: Any, alpha: float) -> Any:
-        return m.where(s <= 0.0, left(s, alpha) if alpha < 0.0 else m.full(s, 1.0), 0.0)
-
-    return (
-        lambda x, alpha: m.where(x < 0.0, alpha * m.expm1(x), x),
-        lambda s, alpha: m.where(s <= 0.0, left(s, alpha), 1.0),
-        curvature,
-    )
+    return _exponential_unit(m, lambda a: a, 1.0, lambda _: 1.0)
 
 
 def selu(m: Any) -> Formula:
     scale = 1.0507009873554804934193349852946
     scaled_alpha = 1.6732632423543772848170429916717 * scale
-    return (
-        lambda x: m.where(x < 0.0, scaled_alpha * m.expm1(x), scale * x),
-        lambda y: m.where(y <= 0.0, y + scaled_alpha, scale),
-        lambda y: m.where(y <= 0.0, m.full(y, 1.0), 0.0),
-    )
+    return _exponential_unit(m, lambda: scaled_alpha, scale, lambda: 1.0)
 
 
 def celu(m: Any) -> Formula:
-    return (
-        lambda x, alpha: m.where(x < 0.0, alpha * m.expm1(x / alpha), x),
-        lambda y, alpha: m.where(y <= 0.0, (y + alpha) / alpha, 1.0),
-        lambda y, alpha: m.where(y <= 0.0, m.full(y, 1.0 / alpha), 0.0),
-    )
+    return _exponential_unit(m, lambda a: a, 1.0, lambda a: 1.0 / a)
 
 
 def relu(m: Any) -> Formula:
