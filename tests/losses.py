@@ -42,9 +42,7 @@ def own_log_loss(z: Tensor, index: Tensor, dim: int) -> Tensor:
     top = others.detach().amax(dim, keepdim=True).clamp(min=-1e300)
     total = (others - top).exp().sum(dim, keepdim=True)
     rest = torch.where(total > 0, top + total.clamp(min=1e-300).log(), -1e300)
-    return torch.where(rest > 0, rest, 0.0) + torch.where(
-        rest > 0, (-rest).exp(), rest.exp()
-    ).log1p()
+    return TF.softplus(rest, threshold=700)
 
 
 def exact_rows(
@@ -267,3 +265,39 @@ def torch_gradient(x: Tensor, target: Tensor, **options: Any) -> tuple[Tensor, T
     x = x.detach().requires_grad_()
     loss = TF.cross_entropy(x, target, **options)
     return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
+
+
+_INDICES = torch.tensor([0, 3, 1])
+# What the ops and autograd Functions take after x, (3, 4), by the Function's name.
+APPLY = {
+    "Softmax": (1,),
+    "LogSoftmax": (1,),
+    "NLLLoss": (_INDICES, None, 1, -100),
+    "CrossEntropy": (_INDICES, None, 1, 3, 0.1, 0.01, 5.0, False, True, True),
+    "BCEWithLogits": (make(3, 4, dtype=torch.float64).sigmoid(), None, None, 1),
+}
+
+
+def operands(family: Any, dtype: torch.dtype = torch.float32) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Arguments for every op of a family of softmax or of losses."""
+    n, extra = family.tensors, list(APPLY[family.symbol])
+    extra = [t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t for t in extra]
+    x = make(3, 4, dtype=dtype)
+    x = x.log_softmax(1).requires_grad_()
+    with torch.no_grad():
+        outputs = family.forward(x, *extra)
+    outputs = tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
+    saved = [t.detach() if isinstance(t, Tensor) else t for t in family.saved((x, *extra), outputs)]
+    saved[0] = saved[0].clone().requires_grad_()
+    grads = [torch.randn_like(t).requires_grad_() for t in outputs[: family.outputs]]
+    constants = extra[n - 1 :]
+    v = torch.randn_like(x).requires_grad_()
+    found = [
+        (family.forward, (x, *extra)),
+        (family.backward, (*grads, *saved, *constants)),
+        (family.double_backward, (v, *grads, *saved, *constants)),
+    ]
+    if family.inplace is not None:
+        plain = [t.detach().clone() if isinstance(t, Tensor) else t for t in (*grads, *saved)]
+        found.append((family.inplace, (*plain, *constants)))
+    return found
