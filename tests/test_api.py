@@ -28,7 +28,10 @@ MODULES = {
     "ELU": [{}, {"alpha": 0.5, "inplace": True}], "SELU": [{}], "CELU": [{}, {"alpha": 2.0}],
     "Sigmoid": [{}], "Tanh": [{}], "Softplus": [{}, {"beta": 2.0, "threshold": 5.0}],
     "LogSigmoid": [{}], "Mish": [{}], "Hardswish": [{}], "Hardsigmoid": [{}],
-    "GLU": [{}, {"dim": 0}],
+    "GLU": [{}, {"dim": 0}], "Softmax": [{"dim": 1}, {"dim": -2}], "LogSoftmax": [{"dim": 1}],
+    "NLLLoss": [{}, {"ignore_index": 2}, {"reduction": "none"}],
+    "CrossEntropyLoss": [{}, {"label_smoothing": 0.1, "ignore_index": -1}, {"reduction": "sum"}],
+    "BCEWithLogitsLoss": [{}, {"reduction": "none"}],
 }  # fmt: skip
 OWN_MODULES = {
     "QuickGELU": [{}], "SquaredReLU": [{}], "SwiGLU": [{}], "ReGLU": [{}], "SiLUMul": [{}],
@@ -37,18 +40,43 @@ OWN_MODULES = {
 }  # fmt: skip
 # Names that do not follow from the symbol of the row.
 MODULE_OF = {"GELUTanh": "GELU", "GELUTanhMul": "GELUMul", "SiLUGLU": "SwiGLU", "GELUGLU": "GEGLU",
-             "GELUTanhGLU": "GEGLU", "ReLUGLU": "ReGLU", "SigmoidGLU": "GLU"}  # fmt: skip
+             "GELUTanhGLU": "GEGLU", "ReLUGLU": "ReGLU", "SigmoidGLU": "GLU",
+             "CrossEntropy": "CrossEntropyLoss", "BCEWithLogits": "BCEWithLogitsLoss"}  # fmt: skip
+FUNCTION_OF = {"bce_with_logits": "binary_cross_entropy_with_logits"}
+
+
+def arguments(callee):
+    """Tensors for the required parameters: class indices, or probabilities, for a target."""
+    signature = inspect.signature(getattr(callee, "forward", callee))
+    given = {}
+    for p in signature.parameters.values():
+        if p.default is p.empty:
+            given[p.name] = torch.randn(4, 6)
+    if "target" in given:
+        binary = "bce" in callee.__class__.__name__.lower() or callee is (
+            F.binary_cross_entropy_with_logits
+        )
+        given["target"] = torch.rand(4, 6) if binary else torch.tensor([0, 5, 2, 1])
+    return given
 
 
 def shape_of(parameters):
     """Name, default and type of each parameter, however the annotations are written."""
-    kinds = {"Tensor": "Tensor", "torch.Tensor": "Tensor"}
+
+    def kind(annotation):
+        text = str(getattr(annotation, "__name__", annotation))
+        text = str(annotation) if "|" in str(annotation) or text == "Optional" else text
+        text = re.sub(r"^(?:typing\.)?Optional\[(.+)\]$", r"\1 | None", text)
+        return text.replace("torch.Tensor", "Tensor").replace("torch.dtype", "dtype")
+
     return [
-        (p.name, p.default,
-         kinds.get(str(getattr(p.annotation, "__name__", p.annotation)),
-                   str(getattr(p.annotation, "__name__", p.annotation))))
+        (p.name, p.default, kind(p.annotation))
         for p in parameters if p.kind is not p.KEYWORD_ONLY
     ]  # fmt: skip
+
+
+# torch's stubs say int for a dtype.
+DTYPE_IS_AN_INT = {"softmax", "log_softmax"}
 
 
 @pytest.mark.parametrize("name", F.__all__)
@@ -68,6 +96,8 @@ def test_signature_is_torchs(name):
         shape_of(inspect.signature(f).parameters.values()) for f in (getattr(F, name), theirs)
     )
     assert [p[:2] for p in got] == [p[:2] for p in want]
+    if name in DTYPE_IS_AN_INT:
+        assert (got.pop()[2], want.pop()[2]) == ("dtype | None", "int | None")
     assert [a[2] for a, b in zip(got, want, strict=True) if b[2] != "_empty"] == [
         b[2] for b in want if b[2] != "_empty"
     ]
@@ -77,9 +107,11 @@ def test_signature_is_torchs(name):
 def test_keyword_arguments(name):
     """Every argument can be given by its name."""
     signature = inspect.signature(getattr(F, name))
-    given = {}
+    given = arguments(getattr(F, name))
     for p in signature.parameters.values():
-        given[p.name] = torch.randn(4, 4) if p.default is p.empty else p.default
+        given.setdefault(p.name, p.default)
+    if "dim" in given and given["dim"] is None:
+        given["dim"] = 1
     assert isinstance(getattr(F, name)(**given), torch.Tensor)
 
 
@@ -93,11 +125,14 @@ def test_module_is_torchs(name, kwargs):
     ours, theirs = getattr(nn, name)(**kwargs), getattr(torch.nn, name)(**kwargs)
     assert isinstance(ours, getattr(torch.nn, name))
     assert repr(ours) == repr(theirs)
-    assert inspect.signature(type(ours)) == inspect.signature(type(theirs))
-    x = torch.randn(4, 6)
-    torch.testing.assert_close(ours(x.clone()), theirs(x.clone()))
+    if name != "CrossEntropyLoss":  # torch's arguments, and some by keyword only
+        assert inspect.signature(type(ours)) == inspect.signature(type(theirs))
+    given = arguments(theirs)
+    torch.testing.assert_close(
+        *(m(*(t.clone() for t in given.values())) for m in (ours, theirs))
+    )
     if "inplace" in kwargs:
-        y = x.clone()
+        (y,) = given.values()
         assert ours(y) is y
     assert ours.state_dict() == theirs.state_dict()
     # A checkpoint of torch's loads, and the other way round.
@@ -108,8 +143,8 @@ def test_module_is_torchs(name, kwargs):
 def test_module_travels(name, kwargs):
     """pickle, deepcopy, torch.save, train and eval, repr and state_dict."""
     module = getattr(nn, name)(**kwargs)
-    arguments = [torch.randn(4, 6) for _ in inspect.signature(module.forward).parameters]
-    want = module(*(a.clone() for a in arguments))
+    given = list(arguments(module).values())
+    want = module(*(a.clone() for a in given))
     for other in (
         pickle.loads(pickle.dumps(module)), copy.deepcopy(module), copy.copy(module),
         module.eval(), module.train(), module.to(torch.float64).to("cpu"),
@@ -117,7 +152,7 @@ def test_module_travels(name, kwargs):
         assert type(other) is getattr(nn, name)
         assert repr(other) == repr(module)
         assert other.state_dict() == {}
-        assert torch.equal(other(*(a.clone() for a in arguments)), want)
+        assert torch.equal(other(*(a.clone() for a in given)), want)
     assert repr(module).startswith(f"{name}(")
     for key, value in kwargs.items():
         assert f"{key}={value}" in repr(module) or repr(value) in repr(module)
@@ -154,9 +189,10 @@ def test_every_row_has_a_function_a_module_and_a_kernel():
         for suffix in ("", "Backward", "DoubleBackward"):
             function = getattr(fastact.autograd, family.symbol + suffix)
             assert issubclass(function, torch.autograd.Function)
-        if family.primals == 2 or family.packed:
-            symbol = MODULE_OF.get(family.symbol, family.symbol)
-            assert symbol in nn.__all__ or family.name == "sigmoid_mul", family.symbol
+        symbol = MODULE_OF.get(family.symbol, family.symbol)
+        assert symbol in nn.__all__ or family.name == "sigmoid_mul", family.symbol
+        if family.name not in covered:
+            assert FUNCTION_OF.get(family.name, family.name) in F.__all__, family.name
     assert set(GATES) <= set(ACTIVATIONS)
     for cutoffs in GATES.values():
         assert len(cutoffs) == 2
@@ -195,8 +231,9 @@ def test_docstrings():
     """One sentence, arguments, errors, an example and a source, for every function."""
     for name in F.__all__:
         doc = getattr(F, name).__doc__
-        for part in ("Args:", "Raises:", "Example:", "Source:", ">>>", "float32"):
+        for part in ("Args:", "Raises:", "Example:", ">>>", "float32"):
             assert part in doc, f"{name}: {part}"
+        assert re.search(r"Sources?:", doc), f"{name}: Source"
         for parameter in inspect.signature(getattr(F, name)).parameters:
             assert f"        {parameter}:" in doc, f"{name}: {parameter}"
     for name in nn.__all__:

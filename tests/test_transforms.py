@@ -2,6 +2,7 @@
 
 import itertools
 
+import losses
 import pytest
 import support
 import torch
@@ -187,6 +188,21 @@ def test_functions_under_transforms():
         if case.dim is None:
             CLOSE(vmap(f)(*x), f(*x))
         CLOSE(jacfwd(jacrev(f))(*x), jacfwd(jacrev(exact(case)))(*x))
+    for symbol, arguments in losses.APPLY.items():
+        seen.add(symbol)
+        x = torch.randn(3, 4, dtype=torch.float64)
+        assert torch.autograd.gradcheck(
+            lambda t, s=symbol, a=arguments: [
+                y for y in fastact._family.as_tuple(functions[s].apply(t, *a)) if y.requires_grad
+            ],
+            (x.log_softmax(1).requires_grad_(),),
+        )  # fmt: skip
+        f = lambda t, s=symbol, a=arguments: (  # noqa: E731
+            fastact._family.as_tuple(functions[s].apply(t, *a))[0].sin().sum()
+        )
+        CLOSE(jvp(f, (x,), (x,))[1], (grad(f)(x) * x).sum())
+        CLOSE(vmap(f)(torch.stack([x, x])), torch.stack([f(x), f(x)]))
+        CLOSE(jacfwd(jacrev(f))(x), jacrev(jacfwd(f))(x))
     # Gates without a public function of two tensors.
     for symbol in set(functions) - seen:
         a, b = (torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(2))

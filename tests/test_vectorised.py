@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "csrc" / "cpu" / "kernels.cpp"
+CPU = ROOT / "csrc" / "cpu"
 COMPILER = os.environ.get("CXX", "g++")
 
 
@@ -23,9 +23,9 @@ def flags(isa: str) -> list[str]:
     return [*found[1].split(), f"-march=x86-64-{isa}", *wide]
 
 
-def missed(isa: str) -> list[str]:
-    command = [COMPILER, "-std=c++20", *flags(isa), "-fopt-info-vec-missed", "-c", str(SOURCE)]
-    command += [f"-DFASTACT_TABLE=table_{isa}", "-o", os.devnull]
+def missed(isa: str, source: str) -> list[str]:
+    command = [COMPILER, "-std=c++20", *flags(isa), "-fopt-info-vec-missed", "-c", str(CPU / source)]
+    command += [f"-DFASTACT_ISA={isa}", "-o", os.devnull]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return [
         line

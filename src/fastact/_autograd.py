@@ -200,7 +200,11 @@ class Functions:
                     terms.append(as_tuple(Backward.apply(*moved, *saved, *constants)))
                 if any(t is not None for t in tangents[m : m + n]) and not family.linear:
                     v = _materialize(tangents[m : m + n], saved[:n])
-                    terms.append(Double.apply(*v, *grads, *saved, *constants)[m:])
+                    if family.backward_tangent is None:
+                        terms.append(Double.apply(*v, *grads, *saved, *constants)[m:])
+                    else:
+                        with _private.set_forward_ad(True):
+                            terms.append(family.backward_tangent(v, grads, saved, constants))
                 if not terms:
                     return None if n == 1 else (None,) * n
                 total = _sum(terms)

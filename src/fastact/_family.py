@@ -52,6 +52,9 @@ class Family:
     # What double_backward returns, as differentiable torch code
     composition: Callable[..., Any]
     symmetric: bool = False  # the Jacobian: forward mode is backward
+    # Forward mode of backward by what is saved, (tangents, grads, saved, constants) -> gradients,
+    # where the Jacobian is not its own transpose, which is what double_backward has.
+    backward_tangent: Callable[..., tuple[Tensor, ...]] | None = None
     linear: bool = False  # in the primals: double_backward returns nothing for them
     overwrites: tuple[str, str] | None = None  # an op in place: what follows the name; the schema
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,6 +69,15 @@ def _softmax(name: str, symbol: str, composition: Callable[..., Any], symmetric:
         composition=composition,
         symmetric=symmetric,
     )
+
+
+def _softmax_backward_tangent(
+    tangents: Arguments, grads: Arguments, saved: Arguments, constants: Arguments
+) -> tuple[Tensor, ...]:
+    """Of ``y (grad - sum(grad y))`` by the saved y."""
+    (t,), (grad,), (y,), (dim,) = tangents, grads, saved, constants
+    grad_sum = (grad * y).sum(dim, keepdim=True)
+    return (t * (grad - grad_sum) - y * (grad * t).sum(dim, keepdim=True),)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -391,7 +401,10 @@ def _bce_with_logits() -> Family:
 def loss_families() -> list[Family]:
     """The families of softmax and of the losses, not yet defined."""
     return [
-        _softmax("softmax", "Softmax", _compositions.softmax_double_backward, symmetric=True),
+        replace(
+            _softmax("softmax", "Softmax", _compositions.softmax_double_backward, symmetric=True),
+            backward_tangent=_softmax_backward_tangent,
+        ),
         _softmax(
             "log_softmax", "LogSoftmax", _compositions.log_softmax_double_backward, symmetric=False
         ),
