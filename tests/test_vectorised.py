@@ -24,7 +24,14 @@ def flags(isa: str) -> list[str]:
 
 
 def missed(isa: str, source: str) -> list[str]:
-    command = [COMPILER, "-std=c++20", *flags(isa), "-fopt-info-vec-missed", "-c", str(CPU / source)]
+    command = [
+        COMPILER,
+        "-std=c++20",
+        *flags(isa),
+        "-fopt-info-vec-missed",
+        "-c",
+        str(CPU / source),
+    ]
     command += [f"-DFASTACT_ISA={isa}", "-o", os.devnull]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return [

@@ -106,5 +106,8 @@ if __name__ == "__main__":
         # The first coefficient is 1 in the kernels, which the error includes.
         show(f"atanh, degree {degree}", *polynomial(atanh_over, mp.mpf(0), mp.mpf(1) / 9, degree))
     for degrees in ((2, 3, 1), (4, 4, 12)):
-        show("mills, {}/{}, emphasis {}".format(*degrees), *rational_minimax(mills_rest, 14.6, *degrees))
+        show(
+            "mills, {}/{}, emphasis {}".format(*degrees),
+            *rational_minimax(mills_rest, 14.6, *degrees),
+        )
     show("mills, 9/10", *rational_interpolated(mills_rest, mp.mpf(39), 9, 10))

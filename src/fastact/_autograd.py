@@ -29,12 +29,10 @@ def transforms_active() -> bool:
     return torch.compiler.is_compiling() or functorch_active() or dual_level_active()
 
 
-def may_be_tracked(t: object) -> bool:
+def may_be_tracked(t: Tensor | None) -> bool:
     """Whether anybody may differentiate by a tensor, at any level."""
-    if not isinstance(t, Tensor):
-        return False
-    if t.requires_grad:
-        return True
+    if t is None or t.requires_grad:
+        return t is not None
     if functorch_active():
         while _private.is_functorch_wrapped(t):
             if _private.is_grad_tracking(t):
@@ -203,8 +201,12 @@ class Functions:
                     if family.backward_tangent is None:
                         terms.append(Double.apply(*v, *grads, *saved, *constants)[m:])
                     else:
+                        # For the levels further out, as in _sum, without this one's tangents.
                         with _private.set_forward_ad(True):
-                            terms.append(family.backward_tangent(v, grads, saved, constants))
+                            primals = [forward_ad.unpack_dual(s).primal for s in (*grads, *saved)]
+                            terms.append(
+                                family.backward_tangent(v, primals[:m], primals[m:], constants)
+                            )
                 if not terms:
                     return None if n == 1 else (None,) * n
                 total = _sum(terms)

@@ -47,6 +47,8 @@ def nll_loss(
         >>> x = fastact.functional.log_softmax(torch.tensor([[1.0, 2.0], [0.0, 3.0]]), dim=1)
         >>> fastact.functional.nll_loss(x, torch.tensor([0, 1]))
         tensor(0.6809)
+
+    Source: Fisher 1922, On the mathematical foundations of theoretical statistics.
     """
     if (
         is_tiny("nll_loss", input)
@@ -245,6 +247,8 @@ def binary_cross_entropy_with_logits(
         ...     torch.tensor([-1.0, 2.0]), torch.tensor([0.0, 1.0])
         ... )
         tensor(0.2201)
+
+    Source: Cox 1958, The regression analysis of binary sequences.
     """
     if (
         is_tiny("bce_with_logits", input)
