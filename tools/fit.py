@@ -105,9 +105,6 @@ if __name__ == "__main__":
     for degree in (2, 4, 10):
         # The first coefficient is 1 in the kernels, which the error includes.
         show(f"atanh, degree {degree}", *polynomial(atanh_over, mp.mpf(0), mp.mpf(1) / 9, degree))
-    for degrees in ((2, 3, 1), (4, 4, 12)):
-        show(
-            "mills, {}/{}, emphasis {}".format(*degrees),
-            *rational_minimax(mills_rest, 14.6, *degrees),
-        )
+    for m, n, emphasis in ((2, 3, 1), (4, 4, 12)):
+        show(f"mills, {m}/{n}", *rational_minimax(mills_rest, 14.6, m, n, emphasis))
     show("mills, 9/10", *rational_interpolated(mills_rest, mp.mpf(39), 9, 10))

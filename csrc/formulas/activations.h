@@ -9,9 +9,9 @@
 // the next layer keeps anyway. zero_wins says that a zero slope stops even an infinite gradient, as
 // torch's own piecewise functions do.
 //
-// Unless a comment says otherwise +-inf and NaN give what torch gives. Over all float32 inputs values are
-// within 3 ulp (GELU 3.01) and slopes within 4, of max(|exact|, largest term): make exhaustive, and the
-// table in docs/design.md. Curvatures are within 4.4 but for those of SiLU, quick and tanh GELU and
+// Unless a comment says otherwise +-inf and NaN give what torch gives. Over all float32 inputs values
+// are within 3 ulp (GELU 3.01) and slopes within 4, of max(|exact|, largest term): make exhaustive, and
+// the table in docs/design.md. Curvatures are within 4.4 but for those of SiLU, quick and tanh GELU and
 // Mish, up to 11: tests/test_accuracy.py.
 #pragma once
 

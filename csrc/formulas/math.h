@@ -126,10 +126,12 @@ FASTACT_FN Power<T> exp_power(T t) {
   return p;
 }
 
-// factor * 2^f * scale, with one rounding less than by way of 2^f.
+// factor * (2^f + low) * scale, with one rounding less than by way of 2^f. (Adding -0 compiles to
+// nothing.)
 template <class C, class T>
-FASTACT_FN T times(T factor, Power<T> p) {
-  return fma(factor, p.f * polynomial(p.f, C::exp2), factor) * p.scale;
+FASTACT_FN T times(T factor, Power<T> p, T low = -T(0)) {
+  T rest = p.f * polynomial(p.f, C::exp2) + low;
+  return fma(factor, rest, factor) * p.scale;
 }
 
 template <class C, class T>

@@ -60,18 +60,22 @@ struct NormalGate {
     }
     return p;
   }
-  // The denominator 2 + t num + t D / c of the ratio, from a = t D. Near zero the sum in brackets is
-  // small and its rounding hardly counts.
+  // The denominator of the ratio without its 2, from a = t D. The 2 is added last: near zero the rest
+  // is small, and its roundings hardly count.
   static FASTACT_FN T denominator(T t, T a) {
-    return fma(a, inverse_c, t * polynomial(t, C::mills_num)) + T(2);
+    return fma(a, inverse_c, t * polynomial(t, C::mills_num));
   }
   static FASTACT_FN T value(T t) {
     T a = fma(t * t, polynomial(t, C::mills_den), t);
-    return times<C>(a / denominator(t, a), density(t));
+    T rest = denominator(t, a), sum = rest + T(2);
+    // Near zero, where the roundings are the most, what the sum has lost goes to the small 2^f - 1.
+    T regained = -T(0);
+    if constexpr (C::compensates) regained = t < T(0.5) ? T(0.5) * ((sum - T(2)) - rest) : T(0);
+    return times<C>(a / sum, density(t), regained);
   }
   static FASTACT_FN T slope(T t) {
     T d = fma(t, polynomial(t, C::mills_den), T(1));
-    return times<C>(fma(-c, t, d / denominator(t, t * d)), density(t));
+    return times<C>(fma(-c, t, d / (denominator(t, t * d) + T(2))), density(t));
   }
   static FASTACT_FN T curvature(T t) { return times<C>(c * fma(-t, t, T(2)), density(t)); }
 };
@@ -92,7 +96,10 @@ struct SigmoidGate {
   static FASTACT_FN T slope(T t) {
     Power<T> p = Argument::power_of(t);
     T lifted = exp2<C>(p), e = lifted * C::unlift;
-    return lifted * fma(-t, Argument::slope(t), T(1) + e) / fma(e, T(2) + e, T(1));
+    T factor = fma(-t, Argument::slope(t), T(1) + e);
+    // The first has one rounding less, which a w' that rounds needs.
+    T product = C::compensates && Argument::rounds ? times<C>(factor, p) : lifted * factor;
+    return product / fma(e, T(2) + e, T(1));
   }
   static FASTACT_FN T curvature(T t) {
     T lifted = exp2<C>(Argument::power_of(t));
@@ -104,11 +111,12 @@ struct SigmoidGate {
   }
 };
 
-// Each argument w gives 2^lift exp(-w(t)), w' and t w''.
+// Each argument w gives 2^lift exp(-w(t)), w' and t w'', and says whether w' rounds.
 
 // w = x
 template <class T, class C>
 struct Identity {
+  static constexpr bool rounds = false;
   static constexpr T limit = C::exp_limit;
   static FASTACT_FN Power<T> power_of(T t) { return exp_power<C>(t); }
   static FASTACT_FN T slope(T) { return T(1); }
@@ -118,6 +126,7 @@ struct Identity {
 // w = 1.702 x; the factor in base 2 has two floats: its rounding is worth 40 ulp in the tail.
 template <class T, class C>
 struct QuickArgument {
+  static constexpr bool rounds = false;
   static constexpr T limit = C::quick_limit;
   static constexpr T factor = T(2.455466959593015719);  // 1.702 log2(e)
   static constexpr T factor_low = sizeof(T) == 4 ? T(-2.610949893e-8) : T(7.816541847e-17);
@@ -134,6 +143,7 @@ struct QuickArgument {
 // floats; its b0 is split so that the difference of b0_high and the sum is exact.
 template <class T, class C>
 struct TanhGeluArgument {
+  static constexpr bool rounds = true;
   static constexpr bool single = sizeof(T) == 4;
   static constexpr T limit = C::tanh_gelu_limit;
   static constexpr T b0 = T(1.59576912160573071176), b1 = T(0.07135481627260024877634);
