@@ -152,7 +152,7 @@ def test_module_travels(name, kwargs):
         assert other.state_dict() == {}
         assert torch.equal(other(*(a.clone() for a in given)), want)
     assert repr(module).startswith(f"{name}(")
-    for key, value in kwargs.items():
+    for key, value in kwargs.items() if not name.endswith("Loss") else ():  # torch's show nothing
         assert f"{key}={value}" in repr(module) or repr(value) in repr(module)
 
 
@@ -189,7 +189,7 @@ def test_every_row_has_a_function_a_module_and_a_kernel():
             assert issubclass(function, torch.autograd.Function)
         symbol = MODULE_OF.get(family.symbol, family.symbol)
         assert symbol in nn.__all__ or family.name == "sigmoid_mul", family.symbol
-        if family.name not in covered:
+        if not hasattr(family, "activation"):
             assert FUNCTION_OF.get(family.name, family.name) in F.__all__, family.name
     assert set(GATES) <= set(ACTIVATIONS)
     for cutoffs in GATES.values():
