@@ -17,7 +17,7 @@ COMPILER = os.environ.get("CXX", "g++")
 def flags(isa: str) -> list[str]:
     """Those of cmake/Isa.cmake."""
     text = (ROOT / "cmake" / "Isa.cmake").read_text()
-    found = re.search(r"FASTACT_KERNEL_FLAGS (.*)\)", text)
+    found = re.search(r"FASTACT_KERNEL_FLAGS ([^)]*)\)", text)
     assert found
     wide = ["-mprefer-vector-width=512"] if isa == "v4" else []
     return [*found[1].split(), f"-march=x86-64-{isa}", *wide]

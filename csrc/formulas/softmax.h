@@ -61,12 +61,13 @@ FASTACT_FN T exp_negative_lifted(T x) {
   using C = SoftmaxConstants<T>;
   using Bits = typename C::Bits;
   T k_magic = fma(x, C::log2e, C::round_magic);
-  T f = fma(x, C::log2e, C::round_magic - k_magic);
   T power;
-  if constexpr (is_short)
-    power = polynomial(f, C::exp2_short);
-  else
+  if constexpr (is_short) {
+    power = polynomial(fma(x, C::log2e, C::round_magic - k_magic), C::exp2_short);
+  } else {
+    T f = product_plus<Constants<T>>(x, C::log2e, C::round_magic - k_magic);
     power = polynomial(fma(x, C::log2e_low, f), C::exp2);
+  }
   Bits bits = __builtin_bit_cast(Bits, power);
   bits += Bits(__builtin_bit_cast(Bits, k_magic) << Constants<T>::mantissa_bits);
   return x < C::limit ? T(0) : __builtin_bit_cast(T, bits);

@@ -1,6 +1,5 @@
 #include "allocate.h"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>

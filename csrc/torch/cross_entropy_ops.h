@@ -184,6 +184,7 @@ class CrossEntropyOps {
       has_mass_ = args.probabilities != nullptr || label_smoothing > 0;
       has_mean_ = with_entropy;
       planes = 2 + has_mass_ + has_mean_;
+      check_target_range();
     }
     Problem(const Problem&) = delete;
 
@@ -238,7 +239,6 @@ class CrossEntropyOps {
 
     // Runs the forward kernel, and reduces.
     Tensor loss(int64_t reduction, bool full_precision, Tensor& total) {
-      check_target_range();
       const bool reduced = reduction != none;
       Tensor loss = allocate_small(logits, reduced ? std::vector<int64_t>() : row_sizes(), compute);
       if (!reduced) args.loss = loss.data_ptr();

@@ -260,7 +260,14 @@ def _check_inplace(op: str, x: Tensor) -> None:
             f"'input' {kind} that requires grad and would lose its value; compute it from "
             "something, or leave the option out"
         )
-    if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
+    extent = 0
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size > 1 and stride <= extent:
+            break
+        extent += stride * (size - 1)
+    else:
+        return
+    if x.numel():
         raise RuntimeError(
             f"{op}(): inplace_backward=True needs logits with a place of memory for each element; "
             f"got shape {tuple(x.shape)} with strides {x.stride()}"
@@ -409,7 +416,7 @@ def bce_with_logits(
         not torch.is_autocast_enabled(x.device.type)
         and all(t is None or t.dtype == x.dtype for t in others)
         and _answers(kernel, records, x, 0, others)
-        and not any(may_be_tracked(t) for t in others)
+        and not any(map(may_be_tracked, (target, weight, pos_weight)))
     )
     if not ours:
         return F.binary_cross_entropy_with_logits(

@@ -189,6 +189,7 @@ def cross_entropy(
         and softcap is None
         and normalizer is None
         and not (inplace_backward or z_loss or return_lse or return_entropy)
+        and label_smoothing >= 0
         and size_average is None
         and reduce is None
         and reduction in REDUCTIONS
