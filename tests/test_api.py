@@ -128,9 +128,7 @@ def test_module_is_torchs(name, kwargs):
     if name != "CrossEntropyLoss":  # torch's arguments, and some by keyword only
         assert inspect.signature(type(ours)) == inspect.signature(type(theirs))
     given = arguments(theirs)
-    torch.testing.assert_close(
-        *(m(*(t.clone() for t in given.values())) for m in (ours, theirs))
-    )
+    torch.testing.assert_close(*(m(*(t.clone() for t in given.values())) for m in (ours, theirs)))
     if "inplace" in kwargs:
         (y,) = given.values()
         assert ours(y) is y

@@ -226,7 +226,9 @@ def test_an_infinite_logit_of_no_target_probability(shape):
     target /= target.sum(1, keepdim=True)
     x[:, c // 2 :] = -INF
     loss, grad = loss_and_gradient(F.cross_entropy, x, target, reduction="none")
-    want = loss_and_gradient(TF.cross_entropy, x[:, : c // 2], target[:, : c // 2], reduction="none")
+    want = loss_and_gradient(
+        TF.cross_entropy, x[:, : c // 2], target[:, : c // 2], reduction="none"
+    )
     torch.testing.assert_close(loss, want[0])
     torch.testing.assert_close(grad[:, : c // 2], want[1])
     assert (grad[:, c // 2 :] == 0).all()
