@@ -171,7 +171,9 @@ def test_part_of_a_buffer():
         logits = base[index]
         want = gradient(logits.detach(), targets(logits), reduction="sum")
         seed = losses.random_like(torch.zeros(()), 0)
-        F.cross_entropy(logits, targets(logits), reduction="sum", inplace_backward=True).backward(seed)
+        F.cross_entropy(logits, targets(logits), reduction="sum", inplace_backward=True).backward(
+            seed
+        )
         now = base.detach().clone()
         torch.testing.assert_close(now[index], want)
         now[index] = before[index]
@@ -190,6 +192,7 @@ def test_registered_op():
 
 
 # --------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("inplace", [False, True], ids=["gradient", "in place"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=describe)

@@ -131,7 +131,8 @@ def test_softmax_beside_torchs(name, isa):
                     size = exact.abs().amax(1, True).expand_as(exact) if i else None
                     mine, their = (float(errors(r[i], exact, size).max()) for r in results[:2])
                     best = 1.0 if dtype != torch.float32 else 4.0
-                    assert mine <= max(their, best), (
+                    # Half an ulp: the sum of the exponentials rounds in another order.
+                    assert mine <= max(their + 0.5, best), (
                         f"{name} {kind} {dtype} {shape} {scale} {offset}: {mine:.3g} ulp, "
                         f"torch's {their:.3g}"
                     )

@@ -21,7 +21,9 @@ def check(ours, theirs, x, ulps=12, second=True):
         like = ours(x)
     g, v = random_like(like, 1), random_like(x, 2)
     got = derivatives(lambda t: (ours(t),), x, [g], v, second)
-    want = derivatives(lambda t: (theirs(t),), x.double().contiguous(), [g.double()], v.double(), second)
+    want = derivatives(
+        lambda t: (theirs(t),), x.double().contiguous(), [g.double()], v.double(), second
+    )
     big = 1 + (float(v.abs().max()) if second and v.numel() else 0.0)
     for kind, a, b in zip(("value", "gradient", "by grad", "by x"), got, want, strict=False):
         assert a.dtype == x.dtype, kind
@@ -164,7 +166,9 @@ def test_nll_loss_does_not_care_what_it_is_given():
         got, want = (f(x, ignored, reduction=r) for f in (F.nll_loss, TF.nll_loss))
         torch.testing.assert_close(got, want, equal_nan=True)
     target = torch.tensor([1, 0, 1], dtype=torch.uint8)
-    torch.testing.assert_close(F.nll_loss(x[:, 1:] * 1, target * 0), TF.nll_loss(x[:, 1:], target * 0))
+    torch.testing.assert_close(
+        F.nll_loss(x[:, 1:] * 1, target * 0), TF.nll_loss(x[:, 1:], target * 0)
+    )
 
 
 BCE_SHAPES = [(), (0,), (1,), (7,), (31, 3), (5, 1025), (2, 3, 4, 5)]
