@@ -87,6 +87,7 @@ struct CrossEntropy {
     bool used[G::rows];  // false: ignored
     int64_t index[G::rows];
     PerRow logit, coefficient, weight;
+    PerRow slope;  // of the cap
   };
   // False where no row of the group is in use.
   bool load_target(Target& t) const {
@@ -96,7 +97,7 @@ struct CrossEntropy {
       t.used[r] = r < group.count;
       t.index[r] = 0;
       t.logit[r] = t.coefficient[r] = T(0);
-      t.weight[r] = T(1);
+      t.weight[r] = t.slope[r] = T(1);
       if (t.used[r] && args.target) {
         t.index[r] = args.target[group.first_row + r];
         t.used[r] = t.index[r] != args.ignore_index;
@@ -104,7 +105,10 @@ struct CrossEntropy {
           if (w) t.weight[r] = w[t.index[r]];
           t.coefficient[r] = share * t.weight[r];
           t.logit[r] = load(*group.at(args.logits, r, t.index[r]));
-          if (args.softcap > 0) t.logit[r] = cap.value(t.logit[r]);
+          if (args.softcap > 0) {
+            t.slope[r] = cap.slope(t.logit[r]);
+            t.logit[r] = cap.value(t.logit[r]);
+          }
         }
       }
       any |= t.used[r];
@@ -188,14 +192,17 @@ struct CrossEntropy {
         for (int l = 0; l < lanes; ++l) {
           T d = z[k][l] - shift[G::row(l)];
           T e = exp_negative(d);
-          moments[l] += e == T(0) ? T(0) : e * d;
+          T bounded = d < SoftmaxConstants<T>::limit ? T(0) : d;  // where e is 0
+          moments[l] += e * bounded;
         }
     if (spread()) {
       alignas(64) Block<T> a;
       load_coefficients(a, first);
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
-          dots[l] += a[k][l] == T(0) ? T(0) : a[k][l] * (z[k][l] - shift[G::row(l)]);
+          T d = z[k][l] - shift[G::row(l)];
+          T counted = a[k][l] == T(0) ? T(0) : d;
+          dots[l] += a[k][l] * counted;
           masses[l] += a[k][l];
         }
     }
@@ -244,9 +251,19 @@ struct CrossEntropy {
     const int n = group.steps_from(first);
     PerRow factor;
     for (int r = 0; r < G::rows; ++r) factor[r] = row.kappa[r] * row.inverse[r] * unlift;
+    if (spread()) {
+      load_coefficients(grad, first);
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) grad[k][l] *= -row.u[G::row(l)];
+    } else {
+      for (int k = 0; k < n; ++k) fill(grad[k], T(0));
+    }
     for (int k = 0; k < n; ++k)
-      for (int l = 0; l < lanes; ++l)
-        grad[k][l] = exp_negative_lifted<G::is_short>(z[k][l] - row.max[G::row(l)]) * factor[G::row(l)];
+      for (int l = 0; l < lanes; ++l) {
+        const int r = G::row(l);
+        T e = exp_negative_lifted<G::is_short>(z[k][l] - row.max[r]);
+        grad[k][l] = fma(e, factor[r], grad[k][l]);
+      }
     if (args.grad_entropy)
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
@@ -255,12 +272,6 @@ struct CrossEntropy {
           T p = exp_negative(d) * row.inverse[r];
           grad[k][l] -= p == T(0) ? T(0) : row.h[r] * p * (d - row.mean[r]);
         }
-    if (spread()) {
-      alignas(64) Block<T> a;
-      load_coefficients(a, first);
-      for (int k = 0; k < n; ++k)
-        for (int l = 0; l < lanes; ++l) grad[k][l] -= row.u[G::row(l)] * a[k][l];
-    }
   }
 
   // The whole of grad_z at the target, where p - 1 would cancel.
@@ -286,8 +297,7 @@ struct CrossEntropy {
       return store_target(row.target, args.grad_logits, at_target);
     }
     target_gradient(row, at_target);
-    if (args.softcap > 0)
-      for (int r = 0; r < G::rows; ++r) at_target[r] *= cap.slope(row.target.logit[r]);
+    for (int r = 0; r < G::rows; ++r) at_target[r] *= row.target.slope[r];
 
     if (!lane_is_row && is_plain()) {
       scaled_softmax(row);
@@ -298,9 +308,12 @@ struct CrossEntropy {
       load_logits(z, first);
       gradient(row, first, z, grad);
       const int n = group.steps_from(first);
-      if (args.softcap > 0)
+      if (args.softcap > 0) {
+        alignas(64) Block<T> slope;
+        load_slopes(slope, first);
         for (int k = 0; k < n; ++k)
-          for (int l = 0; l < lanes; ++l) grad[k][l] *= cap.slope(z[k][l]);
+          for (int l = 0; l < lanes; ++l) grad[k][l] *= slope[k][l];
+      }
       hide_ignored(row.target, n, grad);
       group.store(args.grad_logits, first, grad);
     }
@@ -334,7 +347,7 @@ struct CrossEntropy {
       for (int r = 0; r < group.count; ++r) {
         if (!target.used[r]) continue;
         origin[r] = load(*group.at(args.v, r, target.index[r]));
-        if (args.softcap > 0) origin[r] *= cap.slope(target.logit[r]);
+        origin[r] *= target.slope[r];
       }
     Lanes<T> means, covariances, dots;  // of y; of y and z; of y and a
     fill(means, T(0));
@@ -343,7 +356,7 @@ struct CrossEntropy {
     alignas(64) Block<T> z, y, a;
     for (int64_t first = 0; first < classes(); first += G::width) {
       load_logits(z, first);
-      load_y(first, z, y);
+      load_y(first, y);
       const int n = group.steps_from(first);
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
@@ -378,7 +391,7 @@ struct CrossEntropy {
     for (int64_t first = 0; first < classes(); first += G::width) {
       alignas(64) Block<T> grad;
       load_logits(z, first);
-      load_y(first, z, y);
+      load_y(first, y);
       const int n = group.steps_from(first);
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
@@ -396,23 +409,29 @@ struct CrossEntropy {
     }
   }
 
+  // dz/dx.
+  void load_slopes(Block<T>& slope, int64_t first) const {
+    group.load(slope, args.logits, first, T(0), [this](T x) { return cap.slope(x); });
+  }
+
   // y = v dz/dx.
-  void load_y(int64_t first, const Block<T>& z, Block<T>& y) const {
+  void load_y(int64_t first, Block<T>& y) const {
     group.load(y, args.v, first, T(0));
-    if (args.softcap > 0)
-      for (int k = 0; k < group.steps_from(first); ++k)
-        for (int l = 0; l < lanes; ++l) {
-          const bool is_padding = z[k][l] == -infinity;  // a cap leaves nothing else infinite
-          y[k][l] *= is_padding ? T(0) : cap.slope(z[k][l]);
-        }
+    if (args.softcap == 0) return;
+    alignas(64) Block<T> slope;
+    load_slopes(slope, first);
+    for (int k = 0; k < group.steps_from(first); ++k)
+      for (int l = 0; l < lanes; ++l) y[k][l] *= slope[k][l];
   }
 
   // grad_z dz/dx + v d2z/dx2 (the gradient by z), in place of grad_z.
   void add_curvature(const Row& row, int64_t first, const Block<T>& z, Block<T>& grad,
                      const PerRow& at_target) const {
-    alignas(64) Block<T> by_z, v;
+    alignas(64) Block<T> by_z, v, slope, curvature;
     gradient(row, first, z, by_z);
     group.load(v, args.v, first, T(0));
+    load_slopes(slope, first);
+    group.load(curvature, args.logits, first, T(0), [this](T x) { return cap.curvature(x); });
     if (args.target)
       for (int r = 0; r < group.count; ++r) {
         const int64_t j = row.target.index[r] - first;
@@ -421,7 +440,7 @@ struct CrossEntropy {
       }
     for (int k = 0; k < group.steps_from(first); ++k)
       for (int l = 0; l < lanes; ++l)
-        grad[k][l] = grad[k][l] * cap.slope(z[k][l]) + v[k][l] * cap.curvature(z[k][l]) * by_z[k][l];
+        grad[k][l] = grad[k][l] * slope[k][l] + v[k][l] * curvature[k][l] * by_z[k][l];
   }
 
   // Rows that are ignored among others have no gradient, whatever they hold.

@@ -108,20 +108,25 @@ FASTACT_FN T log1p(T r) {
   T f = __builtin_bit_cast(T, (bits & fraction) | __builtin_bit_cast(Bits, T(1)));
   T scale = __builtin_bit_cast(T, (Bits(2 * C::bias) << C::mantissa_bits) - (bits & ~fraction));
   T n = (f - T(1)) + low * scale;
-  T s = n / (T(2) + n);
+  T d = T(2) + n, s = n / d;
+  s += (product_plus<C>(-s, d, n) - s * (n - (d - T(2)))) / d;  // what both roundings took
   T result = fma(k, T(0.693147180559945309417), twice_atanh(s));
   return r < SoftmaxConstants<T>::infinity ? result : r;  // and NaN
 }
 
-// A bound on the logits: z = cap tanh(x / cap), with dz/dx and d2z/dx2 as functions of z. cap = 0:
-// none.
+// A bound on the logits: z = cap tanh(x / cap), with dz/dx and d2z/dx2. cap = 0: none. Of the slope
+// 1 - tanh^2 nothing would be left where tanh saturates; 4 e / (1 + e)^2 with e = exp(-2 |x| / cap) is.
 template <class T>
 struct SoftCap {
   T cap, inverse;
   explicit SoftCap(double c) : cap(T(c)), inverse(c > 0 ? T(1 / c) : T(0)) {}
   FASTACT_FN T value(T x) const { return cap * tanh<Constants<T>>(x * inverse); }
-  FASTACT_FN T slope(T z) const { return (T(1) - z * inverse) * (T(1) + z * inverse); }
-  FASTACT_FN T curvature(T z) const { return T(-2) * z * inverse * inverse * slope(z); }
+  FASTACT_FN T slope(T x) const {
+    T e = exp_negative(T(-2) * abs(x * inverse));
+    T s = T(1) / (T(1) + e);
+    return T(4) * e * s * s;
+  }
+  FASTACT_FN T curvature(T x) const { return T(-2) * inverse * inverse * value(x) * slope(x); }
 };
 
 }  // namespace

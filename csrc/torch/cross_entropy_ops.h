@@ -215,16 +215,21 @@ class CrossEntropyOps {
       if (has_mean_) args.mean = next();
     }
 
+    // Of an output that was not asked for, and is empty, torch.compile hands in an empty gradient.
+    bool is_given(const Maybe& grad) const {
+      return grad && (grad->numel() > 0 || args.rows.count() == 0);
+    }
+
     void use_grads(const Maybe& loss, const Maybe& lse, const Maybe& entropy, const Tensor& total,
                    int64_t reduction) {
       const int64_t rows = args.rows.count();
       const auto use = [&](const Maybe& grad, int64_t numel) -> void* {
-        if (!grad) return nullptr;
+        if (!is_given(grad)) return nullptr;
         STD_TORCH_CHECK(grad->numel() == numel,
                         "fastact::cross_entropy_backward: expected gradients of the outputs' shapes");
         return keep(converted(*grad, compute));
       };
-      if (loss && reduction == mean) {
+      if (is_given(loss) && reduction == mean) {
         const double grad = get_scalar(converted(*loss, compute), 0) / get_scalar(total, 0);
         scalar_ = float(grad);
         double_scalar_ = grad;

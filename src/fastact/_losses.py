@@ -25,6 +25,7 @@ from torch import Tensor
 from . import _compositions
 from ._compositions import class_dim, compute_dtype
 from ._family import Family, as_tuple, elementwise_batching
+from ._pointwise import empty_like
 
 NONE, MEAN, SUM = range(3)
 
@@ -37,6 +38,13 @@ def _row_sizes(x: Tensor) -> list[Any]:
 
 def _contiguous_like(x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
+
+
+def _logits_like(x: Tensor) -> Tensor:
+    """With the strides that the kernels give a gradient: the logits', if those are dense rows."""
+    if not x.is_contiguous() and x.movedim(class_dim(x), -1).is_contiguous():
+        return torch.empty_like(x)
+    return _contiguous_like(x)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -255,7 +263,7 @@ def _nll_loss() -> Family:
             f"(Tensor grad, Tensor x, {extra}, Tensor total, {constants}) -> Tensor",
             f"(Tensor v, Tensor grad, Tensor x, {extra}, Tensor total, {constants}) -> Tensor",
         ),
-        fakes=(fake, lambda _grad, x, *_: torch.empty_like(x), fake_double),
+        fakes=(fake, lambda _grad, x, *_: _logits_like(x), fake_double),
         batching=(_batched_loss, *_batched_derivatives(grads=1, kept=1)),
         primals=1,
         tensors=3,
@@ -304,7 +312,7 @@ def _cross_entropy() -> Family:
     def fake_double(v: Tensor, *args: Any) -> Any:
         any_grad = any(grad is not None for grad in args[:3])
         results = row_results(v, args[8:])
-        return (*results, torch.empty_like(args[3]) if any_grad else v.new_empty([0]))
+        return (*results, _logits_like(args[3]) if any_grad else v.new_empty([0]))
 
     def passive(constants: Arguments) -> tuple[int, ...]:
         with_lse, with_entropy = constants[-2:]
@@ -319,7 +327,7 @@ def _cross_entropy() -> Family:
             f"(Tensor v, {grads}, Tensor x, {extra}, {kept}, {constants}) -> "
             "(Tensor, Tensor, Tensor, Tensor)",
         ),
-        fakes=(fake, lambda _u, _q, _h, x, *_: torch.empty_like(x), fake_double),
+        fakes=(fake, lambda _u, _q, _h, x, *_: _logits_like(x), fake_double),
         batching=(_batched_loss, *_batched_derivatives(grads=3, kept=2)),
         primals=1,
         tensors=3,
@@ -373,7 +381,7 @@ def _bce_with_logits() -> Family:
         return rule
 
     def fake(x: Tensor, *args: Any) -> Tensor:
-        return torch.empty_like(x) if args[-1] == NONE else x.new_empty([])
+        return empty_like(x) if args[-1] == NONE else x.new_empty([])
 
     return Family(
         name="bce_with_logits",
@@ -385,8 +393,8 @@ def _bce_with_logits() -> Family:
         ),
         fakes=(
             fake,
-            lambda _grad, x, *_: torch.empty_like(x),
-            lambda _v, _grad, x, *args: (fake(x, *args), torch.empty_like(x)),
+            lambda _grad, x, *_: empty_like(x),
+            lambda _v, _grad, x, *args: (fake(x, *args), empty_like(x)),
         ),
         batching=tuple(batched(order) for order in range(3)),
         primals=1,
