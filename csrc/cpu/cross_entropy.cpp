@@ -192,8 +192,7 @@ struct CrossEntropy {
         for (int l = 0; l < lanes; ++l) {
           T d = z[k][l] - shift[G::row(l)];
           T e = exp_negative(d);
-          T bounded = d < SoftmaxConstants<T>::limit ? T(0) : d;  // where e is 0
-          moments[l] += e * bounded;
+          moments[l] += e * at_least(d, SoftmaxConstants<T>::limit);  // below it e is 0
         }
     if (spread()) {
       alignas(64) Block<T> a;
@@ -250,7 +249,12 @@ struct CrossEntropy {
   void gradient(const Row& row, int64_t first, const Block<T>& z, Block<T>& grad) const {
     const int n = group.steps_from(first);
     PerRow factor;
-    for (int r = 0; r < G::rows; ++r) factor[r] = row.kappa[r] * row.inverse[r] * unlift;
+    for (int r = 0; r < G::rows; ++r) {
+      // Every element of the row has this one's error: in double there is none.
+      double kappa = double(row.u[r]) * (double(row.target.coefficient[r]) + double(row.mass[r]));
+      kappa += double(row.kappa[r] - row.u[r] * (row.target.coefficient[r] + row.mass[r]));
+      factor[r] = T(kappa / (1.0 + double(row.rest[r]))) * unlift;
+    }
     if (spread()) {
       load_coefficients(grad, first);
       for (int k = 0; k < n; ++k)
