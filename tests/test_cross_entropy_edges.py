@@ -1,4 +1,4 @@
-"""Cross entropy where others fail: infinities, huge logits, confident targets, rows that are ignored,
+"""Cross entropy where others fail: infinities, huge logits, confident targets, ignored rows,
 no rows, one class.
 """
 
@@ -12,7 +12,7 @@ from support import DTYPES
 from fastact import functional as F
 
 INF = torch.inf
-# The layouts of a kernel: a row in each lane, rows over all lanes, and rows whose classes lie apart.
+# The layouts of a kernel: a row in each lane, rows over all lanes, rows whose classes lie apart.
 SHAPES = [(6, 10), (40, 64), (6, 70), (5, 2500), (3, 12, 5), (2, 70, 33)]
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -157,7 +157,8 @@ def test_ignored_rows_are_not_read(shape, dtype):
     x = make(*shape, dtype=dtype)
     target = targets(x)
     ignored = (target == -100).unsqueeze(1).expand(shape)
-    options = {"label_smoothing": 0.1, "softcap": 5.0, "z_loss": 0.1, "weight": weights(shape[1], dtype),
+    w = weights(shape[1], dtype)
+    options = {"label_smoothing": 0.1, "softcap": 5.0, "z_loss": 0.1, "weight": w,
                "return_lse": True, "return_entropy": True}  # fmt: skip
     for reduction in REDUCTIONS:
         results = []

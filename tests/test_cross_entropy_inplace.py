@@ -24,7 +24,7 @@ def gradient(x, target, before=torch.clone, **options):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_gradient(name):
     """To the bit that of the ordinary call."""
-    for dtype in DTYPES:
+    for dtype in (torch.float32, torch.bfloat16):
         x = losses.layouts(dtype)[name]
         w = weights(x.shape[losses.class_dim(x)], dtype)
         for target in (targets(x), probabilities(x)):
@@ -97,12 +97,12 @@ def test_in_one_backward_pass_either_way_is_right_or_refused():
         return torch.autograd.grad(total, leaf)[0]
 
     want = run()
+    refused = None
     try:
-        got = run(inplace_backward=True)
+        torch.testing.assert_close(run(inplace_backward=True), want)
     except RuntimeError as error:
-        assert "modified by an inplace operation" in str(error)
-    else:
-        torch.testing.assert_close(got, want)
+        refused = str(error)
+    assert refused is None or "modified by an inplace operation" in refused
 
 
 def test_a_second_backward_pass_is_refused():
