@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._private import functorch_active
+
 REDUCTIONS = ("none", "mean", "sum")
 
 
@@ -117,12 +119,18 @@ def cross_entropy(
     dim = class_dim(x)
     wide = compute_dtype(x.dtype)
     z = capped(x, softcap)
-    if target.is_floating_point():
+    if target.is_floating_point() or functorch_active():
         # Not torch's function: it fails under vmap, and 0 * -inf is NaN there.
-        a, _ = coefficients(z, target, weight, ignore_index, label_smoothing)
+        a, rows = coefficients(z, target, weight, ignore_index, label_smoothing)
         log_p = torch.log_softmax(z.to(wide), dim)
         loss = -torch.where(a == 0, 0.0, a * log_p).sum(dim)
-        loss = (loss, loss.mean(), loss.sum())[reduction].to(wide if full_precision else x.dtype)
+        if reduction != 0:
+            loss = loss.sum()
+        if reduction == 1:
+            if weight is not None and not target.is_floating_point():
+                rows = rows * weight[torch.where(target == ignore_index, 0, target)]
+            loss = loss / rows.sum()
+        loss = loss.to(wide if full_precision else x.dtype)
     else:
         loss = F.cross_entropy(
             z.to(wide) if full_precision else z,
