@@ -127,8 +127,8 @@ def cross_entropy(
         if reduction != 0:
             loss = loss.sum()
         if reduction == 1:
-            if weight is not None and not target.is_floating_point():
-                rows = rows * weight[torch.where(target == ignore_index, 0, target)]
+            if not target.is_floating_point():
+                rows, _ = coefficients(z, target, weight, ignore_index, 0.0)
             loss = loss / rows.sum()
         loss = loss.to(wide if full_precision else x.dtype)
     else:
@@ -155,8 +155,8 @@ def cross_entropy(
             extra = extra.sum()
         if reduction == 1:
             rows = used.to(wide)
-            if weight is not None and not target.is_floating_point():
-                rows = rows * weight.to(wide)[torch.where(used, target, 0)]
+            if not target.is_floating_point():
+                rows, _ = coefficients(z, target, weight, ignore_index, 0.0)
             extra = extra / rows.sum()
         loss = (loss.to(wide) + extra).to(loss.dtype)
     results = [loss]
