@@ -214,6 +214,7 @@ struct CrossEntropy {
     PerRow inverse;  // 1 / sum
     PerRow u, h;     // the gradients of loss and entropy
     PerRow kappa;
+    PerRow factor;  // kappa / sum, unlifted
   };
   bool load_row(Row& row) const {
     if (!load_target(row.target)) return false;
@@ -241,6 +242,10 @@ struct CrossEntropy {
       row.lse[r] = row.max[r] + log1p(row.rest[r]);
       row.kappa[r] = row.u[r] * (row.target.coefficient[r] + row.mass[r]) + q[r] +
                      T(2) * z_loss * row.u[r] * row.lse[r];
+      // Every element of the row has this one's error: in double there is none.
+      double kappa = double(row.u[r]) * (double(row.target.coefficient[r]) + double(row.mass[r]));
+      kappa += double(row.kappa[r] - row.u[r] * (row.target.coefficient[r] + row.mass[r]));
+      row.factor[r] = T(kappa / (1.0 + double(row.rest[r]))) * unlift;
     }
     return true;
   }
@@ -248,13 +253,6 @@ struct CrossEntropy {
   // grad_z of a block of logits, the target's index left out.
   void gradient(const Row& row, int64_t first, const Block<T>& z, Block<T>& grad) const {
     const int n = group.steps_from(first);
-    PerRow factor;
-    for (int r = 0; r < G::rows; ++r) {
-      // Every element of the row has this one's error: in double there is none.
-      double kappa = double(row.u[r]) * (double(row.target.coefficient[r]) + double(row.mass[r]));
-      kappa += double(row.kappa[r] - row.u[r] * (row.target.coefficient[r] + row.mass[r]));
-      factor[r] = T(kappa / (1.0 + double(row.rest[r]))) * unlift;
-    }
     if (spread()) {
       load_coefficients(grad, first);
       for (int k = 0; k < n; ++k)
@@ -266,7 +264,7 @@ struct CrossEntropy {
       for (int l = 0; l < lanes; ++l) {
         const int r = G::row(l);
         T e = exp_negative_lifted<G::is_short>(z[k][l] - row.max[r]);
-        grad[k][l] = fma(e, factor[r], grad[k][l]);
+        grad[k][l] = fma(e, row.factor[r], grad[k][l]);
       }
     if (args.grad_entropy)
       for (int k = 0; k < n; ++k)
@@ -328,7 +326,7 @@ struct CrossEntropy {
   void scaled_softmax(const Row& row) const {
     const S* x = group.at(args.logits, 0, 0);
     S* grad = group.at(args.grad_logits, 0, 0);
-    const T max = row.max[0], factor = row.kappa[0] * row.inverse[0] * unlift;
+    const T max = row.max[0], factor = row.factor[0];
     const int64_t n = classes();
 #pragma GCC ivdep
     for (int64_t j = 0; j < n; ++j)

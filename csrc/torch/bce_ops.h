@@ -77,10 +77,7 @@ class BceOps {
 
     const void* laid_out(Tensor t) {
       check_alike(Kernels::name, {&x, &t});
-      if (!have_one_layout(t, x)) {
-        Tensor copy = torch::stable::empty_like(x);
-        t = torch::stable::copy_(copy, t);
-      }
+      t = laid_out_like(x, t);
       alive_.push_back(t);
       return t.data_ptr();
     }

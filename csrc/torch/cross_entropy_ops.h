@@ -77,7 +77,7 @@ class CrossEntropyOps {
     check_alike(Kernels::name, {&logits, &v});
     Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
     const std::vector<int64_t> each = p.row_sizes(), nothing = {0}, scalar;
-    v = p.laid_out(v);
+    v = laid_out_like(p.logits, v);
     p.args.v = v.data_ptr();
     p.use_stats(stats);
     p.use_grads(grad_loss, grad_lse, grad_entropy, total, reduction);
@@ -169,7 +169,7 @@ class CrossEntropyOps {
         args.target = static_cast<const int64_t*>(target.data_ptr());
       } else {
         check_alike(Kernels::name, {&x, &t});
-        target = laid_out(t);
+        target = laid_out_like(logits, t);
         args.probabilities = target.data_ptr();
       }
       if (weight) {
@@ -193,13 +193,6 @@ class CrossEntropyOps {
       for (int64_t d = 0; d < logits.dim(); ++d)
         if (d != class_dim_) sizes.push_back(logits.size(d));
       return sizes;
-    }
-
-    Tensor laid_out(const Tensor& t) const {
-      if (have_one_layout(t, logits)) return t;
-      Tensor copy = torch::stable::empty_like(logits);
-      torch::stable::copy_(copy, t);
-      return copy;
     }
 
     void use_stats(const Tensor& stats) {

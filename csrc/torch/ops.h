@@ -38,6 +38,13 @@ inline bool have_one_layout(const Tensor& a, const Tensor& b) {
   return true;
 }
 
+// t itself, or a copy, with its elements where a dense tensor has them.
+inline Tensor laid_out_like(const Tensor& dense, const Tensor& t) {
+  if (have_one_layout(t, dense)) return t;
+  Tensor copy = torch::stable::empty_like(dense);
+  return torch::stable::copy_(copy, t);
+}
+
 // Kernels answers forward(dtype), backward(dtype) and double_backward(dtype) with a PointwiseKernel.
 template <class Kernels, class Parameters = std::make_index_sequence<Kernels::arity>>
 struct UnaryOps;

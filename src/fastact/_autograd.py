@@ -259,10 +259,7 @@ class Functions:
 
             @staticmethod
             def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-                if len(grads) < m:
-                    passive, given = find_passive(ctx.constants), iter(grads)
-                    grads = tuple(None if i in passive else next(given) for i in range(m))
-                return Forward.backward(ctx, *grads)
+                return Forward.backward(ctx, *family.all_grads(grads, ctx.constants))
 
         self.forward, self.backward, self.double_backward = Forward, Backward, Double
         # What an eager call records.
@@ -362,8 +359,7 @@ def inplace_cross_entropy() -> type[Op]:
             rest = (None,) * (2 + len(constants))
             if all(grad is None for grad in grads):
                 return (None, *rest)
-            passive, given = family.passive(constants), iter(grads)
-            grads = tuple(None if i in passive else next(given) for i in range(family.outputs))
+            grads = family.all_grads(grads, constants)
             if torch.is_grad_enabled():
                 raise RuntimeError(
                     "cross_entropy(): with inplace_backward=True the gradient overwrites the "

@@ -97,6 +97,12 @@ def coefficients(
     return a * used.unsqueeze(dim), used
 
 
+def total_weight(x: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
+    """What "mean" divides by: the sum of the targets' weights, or the number of rows."""
+    a, used = coefficients(x, target, weight, ignore_index, 0.0)
+    return used.sum() if target.is_floating_point() else a.sum()
+
+
 def capped(x: Tensor, softcap: float) -> Tensor:
     """``softcap tanh(x / softcap)``; 0: x itself."""
     return softcap * torch.tanh(x / softcap) if softcap > 0 else x
@@ -121,15 +127,13 @@ def cross_entropy(
     z = capped(x, softcap)
     if target.is_floating_point() or functorch_active():
         # Not torch's function: it fails under vmap, and 0 * -inf is NaN there.
-        a, rows = coefficients(z, target, weight, ignore_index, label_smoothing)
+        a, _ = coefficients(z, target, weight, ignore_index, label_smoothing)
         log_p = torch.log_softmax(z.to(wide), dim)
         loss = -torch.where(a == 0, 0.0, a * log_p).sum(dim)
         if reduction != 0:
             loss = loss.sum()
         if reduction == 1:
-            if not target.is_floating_point():
-                rows, _ = coefficients(z, target, weight, ignore_index, 0.0)
-            loss = loss / rows.sum()
+            loss = loss / total_weight(z, target, weight, ignore_index)
         loss = loss.to(wide if full_precision else x.dtype)
     else:
         loss = F.cross_entropy(
@@ -154,10 +158,7 @@ def cross_entropy(
         if reduction != 0:
             extra = extra.sum()
         if reduction == 1:
-            rows = used.to(wide)
-            if not target.is_floating_point():
-                rows, _ = coefficients(z, target, weight, ignore_index, 0.0)
-            extra = extra / rows.sum()
+            extra = extra / total_weight(z, target, weight, ignore_index)
         loss = (loss.to(wide) + extra).to(loss.dtype)
     results = [loss]
     if with_lse:

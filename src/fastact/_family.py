@@ -64,6 +64,11 @@ class Family:
         asked = tuple(t for i, t in enumerate(outputs) if i not in passive)
         return asked[0] if len(asked) == 1 else asked
 
+    def all_grads(self, grads: tuple[Any, ...], constants: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The gradients of all differentiable outputs, None for those that were not asked for."""
+        passive, given = self.passive(constants), iter(grads)
+        return tuple(None if i in passive else next(given) for i in range(self.outputs))
+
     # OpOverloads, once the family is defined.
     forward: Any = None
     backward: Any = None
@@ -105,6 +110,11 @@ def as_tuple(result: Any) -> tuple[Any, ...]:
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
+def leading(t: Tensor, dim: int | None, size: int) -> Tensor:
+    """A tensor with its batch dimension first; where it has none, it is expanded."""
+    return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+
+
 def elementwise_batching(dim_at: int | None = None) -> Callable[..., Any]:
     """The rule of ops whose tensors share one shape: batch dimensions go first.
 
@@ -115,12 +125,8 @@ def elementwise_batching(dim_at: int | None = None) -> Callable[..., Any]:
     def rule(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
         batched = []
         for arg, dim in zip(args, in_dims, strict=True):
-            if not isinstance(arg, Tensor):
-                batched.append(arg)
-            elif dim is None:
-                batched.append(arg.expand(info.batch_size, *arg.shape))
-            else:
-                batched.append(arg.movedim(dim, 0))
+            is_tensor = isinstance(arg, Tensor)
+            batched.append(leading(arg, dim, info.batch_size) if is_tensor else arg)
         if dim_at is not None:
             batched[dim_at] += 1
         result = op(*batched)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import _compositions
 from ._compositions import class_dim, compute_dtype
-from ._family import Family, as_tuple, elementwise_batching
+from ._family import Family, as_tuple, elementwise_batching, leading
 from ._pointwise import empty_like
 
 NONE, MEAN, SUM = range(3)
@@ -118,7 +118,7 @@ class _Batch:
         """Something like the logits, or with a number for each row."""
         if t is None:
             return None
-        t = _leading(t, dim, self.size)
+        t = leading(t, dim, self.size)
         return t if self.single else t.flatten(0, 1)
 
     def split(self, t: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class _Batch:
         """The gradient of each row's loss, from that of the reduced one."""
         if grad is None or reduction == NONE:
             return self.merged(grad, dim)
-        grad = _leading(grad, dim, self.size)
+        grad = leading(grad, dim, self.size)
         grad = grad / totals if reduction == MEAN else grad
         grad = grad.view(-1, *(1,) * len(self.row_sizes)).expand(-1, *self.row_sizes)
         return grad if self.single else grad.flatten(0, 1)
@@ -151,10 +151,6 @@ class _Batch:
         if weight is not None:
             weights = weights * weight.to(dtype)[torch.where(used, target, 0)]
         return weights.reshape(self.size, -1).sum(1)
-
-
-def _leading(t: Tensor, dim: int | None, size: int) -> Tensor:
-    return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
 
 
 # The three rules below are those of ops whose tensors before the constants are, after `grads`
@@ -194,7 +190,7 @@ def _derivative_arguments(
     x, target, weight = args[at : at + 3]
     batch = _Batch(info.batch_size, x, in_dims[at] or 0)
     end = at + 3 + kept
-    totals = _leading(args[end - 1], in_dims[end - 1], batch.size)
+    totals = leading(args[end - 1], in_dims[end - 1], batch.size)
     reduction, *constants = args[end:]
     merged = [batch.merged(args[i], in_dims[i]) for i in range(before)]
     merged.append(batch.spread(args[before], in_dims[before], reduction, totals))
@@ -357,21 +353,21 @@ def _bce_with_logits() -> Family:
         rows = rows.flatten(1)
         return rows.sum(1) if reduction == SUM else rows.mean(1)
 
-    def batched(derivative: int) -> Callable[..., Any]:
+    def batching(derivative: int) -> Callable[..., Any]:
         """The rule of the op with so many tensors before x."""
 
         def rule(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
             *tensors, reduction = args
-            leading: list[Any] = [
-                t if t is None else _leading(t, dim, info.batch_size)
+            batched: list[Any] = [
+                t if t is None else leading(t, dim, info.batch_size)
                 for t, dim in zip(tensors, in_dims, strict=False)
             ]
-            x = leading[derivative]
+            x = batched[derivative]
             if derivative and reduction != NONE:
-                grad = leading[derivative - 1].view(-1, *(1,) * (x.dim() - 1))
+                grad = batched[derivative - 1].view(-1, *(1,) * (x.dim() - 1))
                 n = x.numel() // info.batch_size if reduction == MEAN else 1
-                leading[derivative - 1] = (grad / n).expand(x.shape)
-            result = op(*leading, NONE)
+                batched[derivative - 1] = (grad / n).expand(x.shape)
+            result = op(*batched, NONE)
             if derivative == 1:
                 return result, 0
             if derivative == 0:
@@ -396,7 +392,7 @@ def _bce_with_logits() -> Family:
             lambda _grad, x, *_: empty_like(x),
             lambda _v, _grad, x, *args: (fake(x, *args), empty_like(x)),
         ),
-        batching=tuple(batched(order) for order in range(3)),
+        batching=tuple(batching(order) for order in range(3)),
         primals=1,
         tensors=4,
         saves=4,
