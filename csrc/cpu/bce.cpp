@@ -1,7 +1,7 @@
 // Binary cross entropy with logits, one instruction set's.
 #include "../formulas/bce.h"
+#include "../formulas/storage.h"
 #include "isa.h"
-#include "storage.h"
 #include "table.h"
 
 namespace fastact {

@@ -58,7 +58,8 @@ struct CrossEntropy {
 
   void load_logits(Block<T>& z, int64_t first) const {
     if (args.softcap > 0)
-      group.load(z, args.logits, first, -infinity, [this](T x) { return cap.value(x); });
+      group.load(z, args.logits, first, -infinity,
+                 [this](T x) __attribute__((always_inline)) { return cap.value(x); });
     else
       group.load(z, args.logits, first, -infinity);
   }
@@ -68,7 +69,8 @@ struct CrossEntropy {
     const T* w = static_cast<const T*>(args.weight);
     const int64_t n = group.classes_from(first);
     if (args.probabilities)
-      group.load(a, args.probabilities, first, T(0), [this](T q) { return share * q + uniform; });
+      group.load(a, args.probabilities, first, T(0),
+                 [this](T q) __attribute__((always_inline)) { return share * q + uniform; });
     else
       for (int k = 0; k < group.steps_from(first); ++k) fill(a[k], uniform);
     if constexpr (!lane_is_row) {
@@ -272,7 +274,8 @@ struct CrossEntropy {
           const int r = G::row(l);
           T d = z[k][l] - row.max[r];
           T p = exp_negative(d) * row.inverse[r];
-          grad[k][l] -= p == T(0) ? T(0) : row.h[r] * p * (d - row.mean[r]);
+          d = at_least(d, SoftmaxConstants<T>::limit);  // below it p is 0
+          grad[k][l] -= row.h[r] * p * (d - row.mean[r]);
         }
   }
 
@@ -413,7 +416,8 @@ struct CrossEntropy {
 
   // dz/dx.
   void load_slopes(Block<T>& slope, int64_t first) const {
-    group.load(slope, args.logits, first, T(0), [this](T x) { return cap.slope(x); });
+    group.load(slope, args.logits, first, T(0),
+               [this](T x) __attribute__((always_inline)) { return cap.slope(x); });
   }
 
   // y = v dz/dx.
@@ -433,7 +437,8 @@ struct CrossEntropy {
     gradient(row, first, z, by_z);
     group.load(v, args.v, first, T(0));
     load_slopes(slope, first);
-    group.load(curvature, args.logits, first, T(0), [this](T x) { return cap.curvature(x); });
+    group.load(curvature, args.logits, first, T(0),
+               [this](T x) __attribute__((always_inline)) { return cap.curvature(x); });
     if (args.target)
       for (int r = 0; r < group.count; ++r) {
         const int64_t j = row.target.index[r] - first;

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "../formulas/math.h"
+#include "../formulas/storage.h"
 #include "rows.h"
-#include "storage.h"
 
 namespace fastact {
 namespace {

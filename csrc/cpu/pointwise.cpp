@@ -1,7 +1,6 @@
 // The elementwise kernels, one instruction set's. No torch and no STL here (see formulas/macros.h).
-#include "../formulas/activations.h"
+#include "../formulas/families.h"
 #include "isa.h"
-#include "storage.h"
 #include "table.h"
 
 namespace fastact {
@@ -19,61 +18,20 @@ FASTACT_FN S* output(void* const* operands, int i) {
   return static_cast<S*>(operands[i]);
 }
 
-// What a storage type needs of the arithmetic.
-template <class S>
-struct PrecisionOf {
-  using type = Constants<Compute<S>>;
-};
-template <>
-struct PrecisionOf<BFloat16> {
-  using type = Brief;
-};
-template <>
-struct PrecisionOf<Half> {
-  using type = Halved;
-};
-
-// A formula with the arithmetic for a storage type: without FMA that of float32 is in double, as no
-// float arithmetic of the same cost is within 3 ulp.
-template <class S, template <class, class> class Formula>
-struct Arithmetic {
-  using T = Compute<S>;
-  using F = Formula<T, typename PrecisionOf<S>::type>;
-};
-template <template <class, class> class Formula, bool wide>
-struct FloatArithmetic {
-  using T = float;
-  using F = Formula<T, Constants<T>>;
-};
-template <template <class, class> class Formula>
-struct FloatArithmetic<Formula, true> {
-  using T = double;
-  using F = Formula<T, Wide>;
-};
-template <template <class, class> class Formula>
-struct Arithmetic<float, Formula>
-    : FloatArithmetic<Formula, !has_fma && Formula<float, Constants<float>>::transcendental> {};
-
-// factor * slope, where a zero slope may stop even an infinite gradient.
-template <class F, class T>
-FASTACT_FN T scaled(T factor, T slope) {
-  if constexpr (F::zero_wins) return slope == T(0) ? T(0) : factor * slope;
-  return factor * slope;
-}
-
 // Storage type S, arithmetic in Compute<S>, formula F. The loops say "ivdep" because an output may be
 // an input (in-place), element for element.
 template <class S, template <class, class> class Formula>
 struct Unary {
   using T = typename Arithmetic<S, Formula>::T;
   using F = typename Arithmetic<S, Formula>::F;
+  using Family = UnaryFamily<F, T>;
 
   static void forward(void* const* operands, int64_t n, const double* params) {
     const S* x = input<S>(operands, 0);
     S* y = output<S>(operands, 1);
     const F f(params);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) y[i] = store<S>(f.value(T(load(x[i]))));
+    for (int64_t i = 0; i < n; ++i) y[i] = store<S>(Family::forward(f, T(load(x[i]))));
   }
 
   static void backward(void* const* operands, int64_t n, const double* params) {
@@ -83,7 +41,7 @@ struct Unary {
     const F f(params);
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i)
-      grad_x[i] = store<S>(scaled<F>(T(load(grad[i])), f.slope(T(load(saved[i])))));
+      grad_x[i] = store<S>(Family::backward(f, T(load(grad[i])), T(load(saved[i]))));
   }
 
   static void double_backward(void* const* operands, int64_t n, const double* params) {
@@ -95,31 +53,21 @@ struct Unary {
     const F f(params);
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
-      T vi = T(load(v[i])), gi = T(load(grad[i])), si = T(load(saved[i]));
-      grad_grad[i] = store<S>(scaled<F>(vi, f.slope(si)));
-      grad_saved[i] = store<S>(scaled<F>(vi * gi, f.curvature(si)));
+      T by_grad, by_saved;
+      Family::double_backward(f, T(load(v[i])), T(load(grad[i])), T(load(saved[i])), by_grad, by_saved);
+      grad_grad[i] = store<S>(by_grad);
+      grad_saved[i] = store<S>(by_saved);
     }
   }
 
   static constexpr UnaryKernels kernels = {forward, backward, double_backward};
 };
 
-// The gate's derivatives by its input, whatever the unary op saves.
-template <class F, class T>
-FASTACT_FN T gate_slope(const F& f, T x) {
-  if constexpr (F::saves_output) return f.slope(f.value(x));
-  return f.slope(x);
-}
-template <class F, class T>
-FASTACT_FN T gate_curvature(const F& f, T x) {
-  if constexpr (F::saves_output) return f.curvature(f.value(x)) * f.slope(f.value(x));
-  return f.curvature(x);
-}
-
 template <class S, template <class, class> class Formula>
 struct Gated {
   using T = typename Arithmetic<S, Formula>::T;
   using F = typename Arithmetic<S, Formula>::F;
+  using Family = GatedFamily<F, T>;
 
   static void forward(void* const* operands, int64_t n, const double* params) {
     const S* gate = input<S>(operands, 0);
@@ -127,7 +75,8 @@ struct Gated {
     S* y = output<S>(operands, 2);
     const F f(params);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) y[i] = store<S>(f.value(T(load(gate[i]))) * T(load(up[i])));
+    for (int64_t i = 0; i < n; ++i)
+      y[i] = store<S>(Family::forward(f, T(load(gate[i])), T(load(up[i]))));
   }
 
   static void backward(void* const* operands, int64_t n, const double* params) {
@@ -139,13 +88,13 @@ struct Gated {
     const F f(params);
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
-      T g = T(load(grad[i])), a = T(load(gate[i])), b = T(load(up[i]));
-      grad_gate[i] = store<S>(scaled<F>(g * b, gate_slope(f, a)));
-      grad_up[i] = store<S>(g * f.value(a));
+      T by_gate, by_up;
+      Family::backward(f, T(load(grad[i])), T(load(gate[i])), T(load(up[i])), by_gate, by_up);
+      grad_gate[i] = store<S>(by_gate);
+      grad_up[i] = store<S>(by_up);
     }
   }
 
-  // Of (g, a, b) -> (g b f'(a), g f(a)), applied to (v, w).
   static void double_backward(void* const* operands, int64_t n, const double* params) {
     const S* v_gate = input<S>(operands, 0);
     const S* v_up = input<S>(operands, 1);
@@ -158,12 +107,12 @@ struct Gated {
     const F f(params);
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
-      T v = T(load(v_gate[i])), w = T(load(v_up[i]));
-      T g = T(load(grad[i])), a = T(load(gate[i])), b = T(load(up[i]));
-      T slope = gate_slope(f, a);
-      grad_grad[i] = store<S>(scaled<F>(v * b, slope) + w * f.value(a));
-      grad_gate[i] = store<S>(g * (scaled<F>(v * b, gate_curvature(f, a)) + scaled<F>(w, slope)));
-      grad_up[i] = store<S>(scaled<F>(v * g, slope));
+      T by_grad, by_gate, by_up;
+      Family::double_backward(f, T(load(v_gate[i])), T(load(v_up[i])), T(load(grad[i])),
+                              T(load(gate[i])), T(load(up[i])), by_grad, by_gate, by_up);
+      grad_grad[i] = store<S>(by_grad);
+      grad_gate[i] = store<S>(by_gate);
+      grad_up[i] = store<S>(by_up);
     }
   }
 

@@ -63,7 +63,7 @@ struct Sigmoid : Transcendental {
   explicit Sigmoid(const double*) {}
   static FASTACT_FN T value(T x) {
     T e = exp_lifted<C>(at_most(abs(x), T(C::exp_limit))) * C::unlift;
-    return (x < T(0) ? e : T(1)) / (T(1) + e);
+    return quotient(x < T(0) ? e : T(1), T(1) + e);
   }
   FASTACT_FN T slope(T y) const { return y * (T(1) - y); }
   FASTACT_FN T curvature(T y) const { return fma(T(-2), y, T(1)); }
@@ -134,7 +134,8 @@ struct Mish : Transcendental {
     T e = exp2<C>(p) * C::unlift, twice = T(2) * e;
     bool negative = x < T(0);
     T left = times<C>(t, p), sum = fma(e, e, e);
-    T g = (negative ? sum : twice * e) / (negative ? sum + (T(2) + e) : fma(twice, e, T(1) + twice));
+    T g =
+        quotient(negative ? sum : twice * e, negative ? sum + (T(2) + e) : fma(twice, e, T(1) + twice));
     T y = fma(negative ? left : t, -g, negative ? left : x);
     return negative ? fma(y, -C::unlift, x * T(0)) : y;
   }
@@ -148,7 +149,7 @@ struct Mish : Transcendental {
     T n = fma(T(2), e, T(1)), d = fma(T(2) * e, e, n);
     T right = fma(T(4) * (x * e), fma(e, e, e), n * d);
     bool negative = x < T(0);
-    T ratio = (negative ? left : right) / (negative ? fma(m, T(2) + m, T(1)) : d * d);
+    T ratio = quotient(negative ? left : right, negative ? fma(m, T(2) + m, T(1)) : d * d);
     return negative ? ratio * C::unlift : ratio;
   }
   // 2 F' + x F'', F the tanh: F' = 4 e (1 + e) / d^2 (left, d = 2 + 2m), 4 e^2 (1 + e) / d^2 (right).
@@ -160,7 +161,7 @@ struct Mish : Transcendental {
     T first = negative ? u : e * u;
     T second = negative ? fma(T(2), e, T(1)) * d - T(4) * e * u * u
                         : T(4) * e * e * u * fma(T(2), e, T(1)) - e * fma(T(3), e, T(2)) * d;
-    T sum = fma(T(2) * first, d, xc * second) * T(4) / (d * d * d);
+    T sum = quotient(fma(T(2) * first, d, xc * second) * T(4), d * d * d);
     return lifted * sum * C::unlift;
   }
 };

@@ -22,19 +22,19 @@ struct BinaryCrossEntropy {
   }
   FASTACT_FN T value(T x) const {
     T e = exp_negative(-abs(x));
-    T tail = twice_atanh(e / (T(2) + e));  // log(1 + e)
+    T tail = twice_atanh(quotient(e, T(2) + e));  // log(1 + e)
     T sum = times(negative, at_least(x, T(0)) + tail) + times(positive, at_least(-x, T(0)) + tail);
     return x != x ? x : sum;
   }
   FASTACT_FN T slope(T x) const {
     T e = exp_negative(-abs(x));
-    T big = T(1) / (T(1) + e);
+    T big = quotient(T(1), T(1) + e);
     T small = e * big;
     return x < T(0) ? negative * small - positive * big : negative * big - positive * small;
   }
   FASTACT_FN T curvature(T x) const {
     T e = exp_negative(-abs(x));
-    T big = T(1) / (T(1) + e);
+    T big = quotient(T(1), T(1) + e);
     return (negative + positive) * (e * big * big);
   }
 };

@@ -9,28 +9,10 @@
 #include <stdint.h>
 
 #include "constants.h"
-#include "macros.h"
+#include "intrinsics.h"
 
 namespace fastact {
 namespace {
-
-// fma(a, b, c): one rounding where the target has the instruction, two where it has not. The
-// compiler may not contract on its own (-ffp-contract=off): a vector body and its scalar tail
-// could then round differently, and a result would depend on its position in the tensor.
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__CUDA_ARCH__)
-inline constexpr bool has_fma = true;
-FASTACT_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-FASTACT_FN double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
-#else
-inline constexpr bool has_fma = false;
-FASTACT_FN float fma(float a, float b, float c) { return a * b + c; }
-FASTACT_FN double fma(double a, double b, double c) { return a * b + c; }
-#endif
-
-FASTACT_FN float abs(float x) { return __builtin_fabsf(x); }
-FASTACT_FN double abs(double x) { return __builtin_fabs(x); }
-FASTACT_FN float copysign(float x, float sign) { return __builtin_copysignf(x, sign); }
-FASTACT_FN double copysign(double x, double sign) { return __builtin_copysign(x, sign); }
 
 // Clamps that let NaN through: a comparison with NaN is false, so x itself is returned.
 template <class T>
@@ -42,13 +24,15 @@ FASTACT_FN T at_least(T x, T limit) {
   return x < limit ? limit : x;
 }
 
-// c[0] + c[1] x + ... + c[N-1] x^(N-1), by Horner's rule.
-template <class T, int N>
-FASTACT_FN T polynomial(T x, const T (&c)[N]) {
-  T sum = c[N - 1];
-#pragma GCC unroll 16
-  for (int i = N - 2; i >= 0; --i) sum = fma(sum, x, c[i]);
-  return sum;
+// c[0] + c[1] x + ... + c[n-1] x^(n-1), by Horner's rule. The coefficients are read while compiling: a
+// GPU has no constexpr array of the host's to read from.
+template <const auto& c, int i = 0, class T>
+FASTACT_FN T polynomial(T x) {
+  constexpr T first = c[i];
+  if constexpr (i + 1 == sizeof(c) / sizeof(c[0]))
+    return first;
+  else
+    return fma(polynomial<c, i + 1>(x), x, first);
 }
 
 // min(|x|, limit) for a limit > 0, by the bits, which is one instruction everywhere; NaN gives the
@@ -103,13 +87,17 @@ FASTACT_FN T product_to_odd(T a, T b) {
 
 // 2^(a b) = scale 2^f / 2^shift with |f| <= 1/2, for a result that lies in the range of biased
 // exponents 0 (which makes the scale 0) to 254. The caller adds to f what a and b have lost.
+// Where a processor has an instruction for 2^x and C can do with it, f is the whole exponent.
 template <class T>
 struct Power {
   T f, scale;
 };
+template <class C>
+inline constexpr bool is_one_instruction = has_exp2 && !C::compensates && sizeof(typename C::Bits) == 4;
 
 template <class C, int shift = C::lift_bits, class T>
 FASTACT_FN Power<T> power(T a, T b) {
+  if constexpr (is_one_instruction<C>) return {fma(a, b, T(shift)), T(1)};
   using Bits = typename C::Bits;
   constexpr T magic = C::round_magic + T(C::bias + shift);
   T k_magic = fma(a, b, magic);  // its low bits are k's biased exponent
@@ -130,13 +118,15 @@ FASTACT_FN Power<T> exp_power(T t) {
 // nothing.)
 template <class C, class T>
 FASTACT_FN T times(T factor, Power<T> p, T low = -T(0)) {
-  T rest = p.f * polynomial(p.f, C::exp2) + low;
+  if constexpr (is_one_instruction<C>) return factor * exp2_instruction(p.f);
+  T rest = p.f * polynomial<C::exp2>(p.f) + low;
   return fma(factor, rest, factor) * p.scale;
 }
 
 template <class C, class T>
 FASTACT_FN T exp2(Power<T> p) {
-  return fma(polynomial(p.f, C::exp2), p.f, T(1)) * p.scale;
+  if constexpr (is_one_instruction<C>) return exp2_instruction(p.f);
+  return fma(polynomial<C::exp2>(p.f), p.f, T(1)) * p.scale;
 }
 
 // 2^lift_bits * exp(-t): the result is normal although exp(-t) may not be, so that a product with it
@@ -155,7 +145,7 @@ FASTACT_FN T expm1(T x, T low = -T(0)) {
   T k_magic = fma(x, T(C::log2e), magic);
   T k = k_magic - magic;
   T r = fma(k, -C::ln2_low, fma(k, -C::ln2_high, x)) + low;
-  T p = fma(r * r, polynomial(r, C::expm1), r);
+  T p = fma(r * r, polynomial<C::expm1>(r), r);
   T half = __builtin_bit_cast(T, Bits(uint64_t(__builtin_bit_cast(Bits, k_magic)) << C::mantissa_bits));
   return fma(half, p, half - T(0.5)) * T(2);
 }
@@ -164,15 +154,15 @@ FASTACT_FN T expm1(T x, T low = -T(0)) {
 template <class C, class T>
 FASTACT_FN T tanh(T x) {
   T m = expm1<C>(-at_most(abs(x) * T(2), T(C::tanh_limit)));
-  return copysign(m / (T(2) + m), x);
+  return copysign(quotient(m, T(2) + m), x);
 }
 
 // log1p(e) for e = lifted / lift <= 1, lifted, by log1p(e) = 2 atanh(s), s = e / (2 + e). 2 ulp.
 template <class C, class T>
 FASTACT_FN T log1p_lifted(T lifted) {
-  T q = lifted / fma(lifted, C::unlift, T(2));
+  T q = quotient(lifted, fma(lifted, C::unlift, T(2)));
   T s = q * C::unlift, z = s * s, twice = q + q;
-  return fma(twice * z, polynomial(z, C::atanh), twice);
+  return fma(twice * z, polynomial<C::atanh>(z), twice);
 }
 
 }  // namespace

@@ -60,13 +60,18 @@ template <bool is_short = false, class T>
 FASTACT_FN T exp_negative_lifted(T x) {
   using C = SoftmaxConstants<T>;
   using Bits = typename C::Bits;
+  if constexpr (is_short && has_exp2) return exp2_instruction(fma(x, C::log2e, T(24)));
   T k_magic = fma(x, C::log2e, C::round_magic);
   T power;
   if constexpr (is_short) {
-    power = polynomial(fma(x, C::log2e, C::round_magic - k_magic), C::exp2_short);
+    power = polynomial<C::exp2_short>(fma(x, C::log2e, C::round_magic - k_magic));
   } else {
     T f = product_plus<Constants<T>>(x, C::log2e, C::round_magic - k_magic);
-    power = polynomial(fma(x, C::log2e_low, f), C::exp2);
+    f = fma(x, C::log2e_low, f);
+    if constexpr (has_exp2 && sizeof(T) == 4)
+      power = exp2_instruction(f) * T(0x1p24);
+    else
+      power = polynomial<C::exp2>(f);
   }
   Bits bits = __builtin_bit_cast(Bits, power);
   bits += Bits(__builtin_bit_cast(Bits, k_magic) << Constants<T>::mantissa_bits);
@@ -74,9 +79,10 @@ FASTACT_FN T exp_negative_lifted(T x) {
 }
 
 // exp(x) for x <= 0.
-template <class T>
+template <bool is_short = false, class T>
 FASTACT_FN T exp_negative(T x) {
-  return exp_negative_lifted(x) * SoftmaxConstants<T>::unlift;
+  if constexpr (is_short && has_exp2) return exp2_instruction(x * SoftmaxConstants<T>::log2e);
+  return exp_negative_lifted<is_short>(x) * SoftmaxConstants<T>::unlift;
 }
 
 // 1 - exp(x) for x <= 0. 1.5 ulp.
@@ -89,7 +95,7 @@ FASTACT_FN T one_minus_exp(T x) {
 template <class T>
 FASTACT_FN T twice_atanh(T s) {
   T z = s * s;
-  return T(2) * fma(s * z, polynomial(z, Constants<T>::atanh), s);
+  return T(2) * fma(s * z, polynomial<Constants<T>::atanh>(z), s);
 }
 
 // log(1 + r) for every r >= 0, by log(1 + r) = k log 2 + 2 atanh((f - 1) / (f + 1)), where
@@ -123,7 +129,7 @@ struct SoftCap {
   FASTACT_FN T value(T x) const { return cap * tanh<Constants<T>>(x * inverse); }
   FASTACT_FN T slope(T x) const {
     T e = exp_negative(T(-2) * abs(x * inverse));
-    T s = T(1) / (T(1) + e);
+    T s = quotient(T(1), T(1) + e);
     return T(4) * e * s * s;
   }
   FASTACT_FN T curvature(T x) const { return T(-2) * inverse * inverse * value(x) * slope(x); }
