@@ -39,6 +39,11 @@ struct Bce {
   FASTACT_FN static S at(const void* p, int64_t i) { return static_cast<const S*>(p)[i]; }
   FASTACT_FN static void put(void* p, int64_t i, T value) { static_cast<S*>(p)[i] = store<S>(value); }
 
+  // The gradient of the sum, where the loss is reduced.
+  FASTACT_FN static T gradient_of_sum(const BceOperands& o) {
+    return reduced ? T(double(*static_cast<const T*>(o.grad)) / o.divisor) : T(0);
+  }
+
   // f(i) for each i: stored, or added up.
   template <class F>
   FASTACT_FN static void results(const BceOperands& o, int64_t begin, int64_t end, void* to,
@@ -49,7 +54,9 @@ struct Bce {
       for (; i + lanes <= end; i += lanes)
         for (int l = 0; l < lanes; ++l) sum.lane[l] += f(i + l);
       for (int l = 0; i < end; ++i, ++l) sum.lane[l] += f(i);
-      o.sums[begin / cpu::bce_part] = sum.total();
+      double* to = o.sums + 2 * (begin / cpu::bce_part);
+      to[0] = sum.total();
+      to[1] = double(end - begin);
     } else {
 #pragma GCC ivdep
       for (int64_t i = begin; i < end; ++i) put(to, i, f(i));
@@ -64,10 +71,11 @@ struct Bce {
   }
 
   static void backward(const BceOperands& o, int64_t begin, int64_t end) {
+    const T of_sum = gradient_of_sum(o);
 #pragma GCC ivdep
     for (int64_t i = begin; i < end; ++i) {
       const Element e(o, i);
-      T grad = reduced ? T(o.grad_of_sum) : load(at(o.grad, i));
+      T grad = reduced ? of_sum : load(at(o.grad, i));
       put(o.grad_x, i, grad * (e.w * e.f.slope(e.x)));
     }
   }
@@ -77,10 +85,11 @@ struct Bce {
       const Element e(o, i);
       return load(at(o.v, i)) * (e.w * e.f.slope(e.x));
     });
+    const T of_sum = gradient_of_sum(o);
 #pragma GCC ivdep
     for (int64_t i = begin; i < end; ++i) {
       const Element e(o, i);
-      T grad = reduced ? T(o.grad_of_sum) : load(at(o.grad, i));
+      T grad = reduced ? of_sum : load(at(o.grad, i));
       put(o.grad_x, i, load(at(o.v, i)) * grad * (e.w * e.f.curvature(e.x)));
     }
   }

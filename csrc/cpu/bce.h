@@ -8,9 +8,10 @@ namespace fastact::cpu {
 struct BceOperands {
   const void *x, *target, *weight, *pos_weight;
   const void *grad, *v;
-  double grad_of_sum;  // in place of grad where the loss is reduced
-  void* loss;          // forward: of each element; double backward: the gradient by grad
-  double* sums;        // in place of loss where it is reduced: one for each part
+  bool reduced;    // grad is one number of the compute type, of a loss that is
+  double divisor;  // divided by this
+  void* loss;      // forward: of each element; double backward: the gradient by grad
+  double* sums;    // in place of loss where it is reduced: of each part, and how many it has
   void* grad_x;
 };
 

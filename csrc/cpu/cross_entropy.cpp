@@ -1,10 +1,7 @@
-// Cross entropy over rows of logits, one instruction set's: see formulas/softmax.h for what is kept of
-// a row, and rows.h for the operands.
-//
-// With z the (capped) logits, p their softmax and a_j the coefficients of the target,
-//   loss = sum_j a_j (lse - z_j) + z_loss lse^2,
-// of which the coefficient of the target's own index is treated apart: it has neither to be looked for
-// nor to cancel, as p - 1 would.
+// Cross entropy over rows of logits, one instruction set's: formulas/cross_entropy.h has the
+// mathematics, rows.h the operands.
+#include "../formulas/cross_entropy.h"
+
 #include "isa.h"
 #include "online.h"
 #include "table.h"
@@ -21,7 +18,6 @@ struct CrossEntropy {
   using G = Group<S, lane_is_row>;
   using PerRow = typename G::template PerRow<T>;
   static constexpr T infinity = SoftmaxConstants<T>::infinity;
-  static constexpr T unlift = SoftmaxConstants<T>::unlift;
 
   const CrossEntropyRows& args;
   const G group;
@@ -43,7 +39,8 @@ struct CrossEntropy {
     for (int64_t g = begin; g < end; ++g) CrossEntropy(args, g).backward_group();
   }
   static void double_backward(const CrossEntropyRows& args, int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) CrossEntropy(args, g).double_backward_group();
+    for (int64_t g = begin; g < end; ++g)
+      CrossEntropy(args, g).double_backward_group(args.sums + 2 * g);
   }
   static constexpr CrossEntropyKernels kernels = {forward, backward, double_backward};
 
@@ -155,8 +152,8 @@ struct CrossEntropy {
       lse[r] = max[r] + log_sum;
       mean[r] /= T(1) + rest[r];
       entropy[r] = log_sum - mean[r];
-      loss[r] = mass[r] * log_sum - dot[r] + z_loss * lse[r] * lse[r] +
-                target.coefficient[r] * (log_sum + (max[r] - target.logit[r]));
+      loss[r] =
+          row_loss(max[r], log_sum, mass[r], dot[r], target.coefficient[r], target.logit[r], z_loss);
     }
     double loss_sum = 0, weight_sum = 0;
     for (int r = 0; r < group.count; ++r) {
@@ -218,6 +215,11 @@ struct CrossEntropy {
     PerRow kappa;
     PerRow factor;  // kappa / sum, unlifted
   };
+  // The gradient of the sum of losses, where they are reduced.
+  T gradient_of_sum() const {
+    const double grad = double(*static_cast<const T*>(args.grad_loss));
+    return T(args.total ? grad / double(*static_cast<const T*>(args.total)) : grad);
+  }
   bool load_row(Row& row) const {
     if (!load_target(row.target)) return false;
     fill(row.max, T(0));
@@ -236,18 +238,16 @@ struct CrossEntropy {
     if (args.grad_loss == nullptr)
       fill(row.u, T(0));
     else if (args.reduced)
-      fill(row.u, *static_cast<const T*>(args.grad_loss));
+      fill(row.u, gradient_of_sum());
     else
       group.load_rows(row.u, args.grad_loss);
     for (int r = 0; r < G::rows; ++r) {
       row.inverse[r] = T(1) / (T(1) + row.rest[r]);
       row.lse[r] = row.max[r] + log1p(row.rest[r]);
-      row.kappa[r] = row.u[r] * (row.target.coefficient[r] + row.mass[r]) + q[r] +
-                     T(2) * z_loss * row.u[r] * row.lse[r];
-      // Every element of the row has this one's error: in double there is none.
-      double kappa = double(row.u[r]) * (double(row.target.coefficient[r]) + double(row.mass[r]));
-      kappa += double(row.kappa[r] - row.u[r] * (row.target.coefficient[r] + row.mass[r]));
-      row.factor[r] = T(kappa / (1.0 + double(row.rest[r]))) * unlift;
+      const RowGradient<T> gradient(row.u[r], q[r], row.target.coefficient[r], row.mass[r], row.rest[r],
+                                    row.lse[r], z_loss);
+      row.kappa[r] = gradient.kappa;
+      row.factor[r] = gradient.factor;
     }
     return true;
   }
@@ -272,23 +272,16 @@ struct CrossEntropy {
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
           const int r = G::row(l);
-          T d = z[k][l] - row.max[r];
-          T p = exp_negative(d) * row.inverse[r];
-          d = at_least(d, SoftmaxConstants<T>::limit);  // below it p is 0
-          grad[k][l] -= row.h[r] * p * (d - row.mean[r]);
+          grad[k][l] -= entropy_gradient(z[k][l] - row.max[r], row.inverse[r], row.h[r], row.mean[r]);
         }
   }
 
   // The whole of grad_z at the target, where p - 1 would cancel.
   void target_gradient(const Row& row, PerRow& grad) const {
     for (int r = 0; r < G::rows; ++r) {
-      T d = row.target.logit[r] - row.max[r];
-      T p = exp_negative(d) * row.inverse[r];
-      T one_minus_p = p < T(0.5) ? T(1) - p : (row.rest[r] + one_minus_exp(d)) * row.inverse[r];
-      T own = row.u[r] * row.target.coefficient[r];
-      T others = row.kappa[r] - own;
-      if (args.grad_entropy) others -= p == T(0) ? T(0) : row.h[r] * (d - row.mean[r]);
-      grad[r] = p * others - own * one_minus_p - row.u[r] * uniform * row.target.weight[r];
+      grad[r] = fastact::target_gradient(row.target.logit[r] - row.max[r], row.inverse[r], row.rest[r],
+                                         row.u[r], row.kappa[r], row.target.coefficient[r],
+                                         uniform * row.target.weight[r], row.h[r], row.mean[r]);
     }
   }
 
@@ -336,9 +329,10 @@ struct CrossEntropy {
       grad[j] = store<S>(exp_negative_lifted<G::is_short>(load(x[j]) - max) * factor);
   }
 
-  void double_backward_group() const {
+  void double_backward_group(double* sums) const {
     Row row;
     PerRow by_loss, by_lse, by_entropy;
+    sums[0] = sums[1] = 0;
     if (!load_row(row)) {
       fill(by_loss, T(0));
       store_grads(by_loss, by_loss, by_loss);
@@ -388,6 +382,10 @@ struct CrossEntropy {
       by_entropy[r] = -covariance[r];
       if (!target.used[r]) by_loss[r] = by_lse[r] = by_entropy[r] = T(0);
     }
+    for (int r = 0; r < group.count; ++r) {
+      sums[0] += double(by_loss[r]);
+      if (target.used[r]) sums[1] += double(target.weight[r]);
+    }
     store_grads(by_loss, by_lse, by_entropy);
     if (!args.grad_logits) return;
 
@@ -402,11 +400,9 @@ struct CrossEntropy {
         for (int l = 0; l < lanes; ++l) {
           const int r = G::row(l);
           T d = z[k][l] - row.max[r];
-          T p = exp_negative(d) * row.inverse[r];
-          T centred = (y[k][l] - origin[r]) - mean[r];
-          T of_entropy = (d - row.mean[r] + T(1)) * centred - covariance[r];
-          T sum = row.kappa[r] * centred + T(2) * z_loss * row.u[r] * by_lse[r] - row.h[r] * of_entropy;
-          grad[k][l] = p == T(0) ? T(0) : p * sum;
+          grad[k][l] =
+              gradient_tangent(d, row.inverse[r], y[k][l] - origin[r], mean[r], by_lse[r],
+                               covariance[r], row.u[r], row.kappa[r], row.h[r], row.mean[r], z_loss);
         }
       if (args.softcap > 0) add_curvature(row, first, z, grad, at_target);
       hide_ignored(target, n, grad);

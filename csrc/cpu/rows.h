@@ -51,12 +51,14 @@ struct CrossEntropyRows {
   // belong to the target's index; the mean of z - max under the softmax.
   void *max, *rest, *mass, *mean;
 
-  // Forward. The sums of loss and of weight, two for each group, are the reduction's.
+  // Forward. The sums of loss and of weight, two for each group, are the reduction's; double backward
+  // gives those of grad_grad_loss.
   void *loss, *lse, *entropy;  // T, for each row
   double* sums;
 
-  // Backward: the gradients of the three results, T. That of a reduced loss is one number.
-  const void *grad_loss, *grad_lse, *grad_entropy;
+  // Backward: the gradients of the three results, T. That of a reduced loss is one number, to be
+  // divided by `total` if there is one.
+  const void *grad_loss, *grad_lse, *grad_entropy, *total;
   bool reduced;
   void* grad_logits;  // S; may be the logits themselves
 

@@ -9,39 +9,6 @@ namespace {
 using cpu::SoftmaxKernels;
 using cpu::SoftmaxRows;
 
-// What softmax and log_softmax have in common: how they follow from (max, rest), and that their
-// derivatives are sums over a row and then a map over it. In the formulas y is the saved output.
-template <class T>
-struct Softmax {
-  FASTACT_FN static T scale(T rest) { return T(1) / (T(1) + rest); }
-  FASTACT_FN static T value(T d, T scale) { return exp_negative(d) * scale; }  // of d = z - max
-  FASTACT_FN static T pulled(T grad, T y) { return grad * y; }                 // what backward sums
-  FASTACT_FN static T backward(T grad, T y, T sum) { return y * (grad - sum); }
-  FASTACT_FN static T pushed(T v, T y) { return v * y; }  // what forward mode sums
-  FASTACT_FN static T forward_mode(T v, T y, T sum) { return y * (v - sum); }
-  // The gradient of sum(v * backward(grad, y)) by y, from the sums of grad and of v.
-  FASTACT_FN static T by_saved(T v, T grad, T, T grad_sum, T v_sum) {
-    return v * (grad - grad_sum) - grad * v_sum;
-  }
-};
-
-template <class T>
-struct LogSoftmax {
-  FASTACT_FN static T scale(T rest) { return log1p(rest); }
-  FASTACT_FN static T value(T d, T scale) { return d - scale; }
-  FASTACT_FN static T pulled(T grad, T) { return grad; }
-  FASTACT_FN static T backward(T grad, T y, T sum) {
-    T p = exp_negative(y);
-    return grad - (p == T(0) ? T(0) : p * sum);
-  }
-  FASTACT_FN static T pushed(T v, T y) {
-    T p = exp_negative(y);
-    return p == T(0) ? T(0) : v * p;
-  }
-  FASTACT_FN static T forward_mode(T v, T, T sum) { return v - sum; }
-  FASTACT_FN static T by_saved(T v, T, T y, T grad_sum, T) { return -v * exp_negative(y) * grad_sum; }
-};
-
 // A row in each lane.
 template <template <class> class Formula, class S>
 struct RowsInLanes {

@@ -4,11 +4,10 @@
 #include <stdint.h>
 
 #include "bce.h"
+#include "dtype.h"
 #include "rows.h"
 
 namespace fastact::cpu {
-
-enum DType { float32, float64, bfloat16, float16, dtype_count };
 
 // Operands in the order of the op's schema, outputs last; all with n elements, unit stride, and either
 // identical to another operand or not overlapping it. params holds the activation's parameters.

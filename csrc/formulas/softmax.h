@@ -125,7 +125,7 @@ FASTACT_FN T log1p(T r) {
 template <class T>
 struct SoftCap {
   T cap, inverse;
-  explicit SoftCap(double c) : cap(T(c)), inverse(c > 0 ? T(1 / c) : T(0)) {}
+  FASTACT_FN explicit SoftCap(double c) : cap(T(c)), inverse(c > 0 ? T(1 / c) : T(0)) {}
   FASTACT_FN T value(T x) const { return cap * tanh<Constants<T>>(x * inverse); }
   FASTACT_FN T slope(T x) const {
     T e = exp_negative(T(-2) * abs(x * inverse));
@@ -133,6 +133,39 @@ struct SoftCap {
     return T(4) * e * s * s;
   }
   FASTACT_FN T curvature(T x) const { return T(-2) * inverse * inverse * value(x) * slope(x); }
+};
+
+// What softmax and log_softmax have in common: how they follow from (max, rest), and that their
+// derivatives are sums over a row and then a map over it. In the formulas y is the saved output.
+template <class T>
+struct Softmax {
+  FASTACT_FN static T scale(T rest) { return T(1) / (T(1) + rest); }
+  FASTACT_FN static T value(T d, T scale) { return exp_negative(d) * scale; }  // of d = z - max
+  FASTACT_FN static T pulled(T grad, T y) { return grad * y; }                 // what backward sums
+  FASTACT_FN static T backward(T grad, T y, T sum) { return y * (grad - sum); }
+  FASTACT_FN static T pushed(T v, T y) { return v * y; }  // what forward mode sums
+  FASTACT_FN static T forward_mode(T v, T y, T sum) { return y * (v - sum); }
+  // The gradient of sum(v * backward(grad, y)) by y, from the sums of grad and of v.
+  FASTACT_FN static T by_saved(T v, T grad, T, T grad_sum, T v_sum) {
+    return v * (grad - grad_sum) - grad * v_sum;
+  }
+};
+
+template <class T>
+struct LogSoftmax {
+  FASTACT_FN static T scale(T rest) { return log1p(rest); }
+  FASTACT_FN static T value(T d, T scale) { return d - scale; }
+  FASTACT_FN static T pulled(T grad, T) { return grad; }
+  FASTACT_FN static T backward(T grad, T y, T sum) {
+    T p = exp_negative(y);
+    return grad - (p == T(0) ? T(0) : p * sum);
+  }
+  FASTACT_FN static T pushed(T v, T y) {
+    T p = exp_negative(y);
+    return p == T(0) ? T(0) : v * p;
+  }
+  FASTACT_FN static T forward_mode(T v, T, T sum) { return v - sum; }
+  FASTACT_FN static T by_saved(T v, T, T y, T grad_sum, T) { return -v * exp_negative(y) * grad_sum; }
 };
 
 }  // namespace

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "../formulas/macros.h"
+#include "macros.h"
 
 namespace fastact {
 namespace {
@@ -33,6 +33,14 @@ FASTACT_FN float from_bits(uint32_t x) { return __builtin_bit_cast(float, x); }
 FASTACT_FN float load(float x) { return x; }
 FASTACT_FN double load(double x) { return x; }
 FASTACT_FN float load(BFloat16 x) { return from_bits(uint32_t(x.bits) << 16); }
+#if defined(__CUDA_ARCH__)
+// A GPU has instructions for these.
+FASTACT_FN float load(Half x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+}
+#else
 FASTACT_FN float load(Half x) {
   uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13;
   // The exponent is re-biased by a multiplication, which makes subnormals right; infinity and NaN,
@@ -42,9 +50,10 @@ FASTACT_FN float load(Half x) {
   uint32_t sign = uint32_t(x.bits & 0x8000) << 16;
   return from_bits((magnitude >= 0x0f800000u ? special : finite) | sign);
 }
+#endif
 
 template <class S>
-S store(Compute<S> x);
+FASTACT_FN S store(Compute<S> x);
 template <>
 FASTACT_FN float store<float>(float x) {
   return x;
@@ -53,6 +62,20 @@ template <>
 FASTACT_FN double store<double>(double x) {
   return x;
 }
+#if defined(__CUDA_ARCH__)
+template <>
+FASTACT_FN BFloat16 store<BFloat16>(float x) {
+  BFloat16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
+template <>
+FASTACT_FN Half store<Half>(float x) {
+  Half y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
+#else
 template <>
 FASTACT_FN BFloat16 store<BFloat16>(float x) {
   uint32_t bits = to_bits(x);
@@ -75,6 +98,7 @@ FASTACT_FN Half store<Half>(float x) {
   result = magnitude > 0x7f800000u ? 0x7e00u : result;
   return {uint16_t(result | sign)};
 }
+#endif
 
 }  // namespace
 }  // namespace fastact

@@ -48,7 +48,7 @@ Tensor empty(const Tensor& x, std::span<const int64_t> sizes, int32_t dtype) {
 }
 
 Tensor advised(Tensor y) {
-  const int64_t bytes = y.numel() * int64_t(y.element_size());
+  const int64_t bytes = y.is_cuda() ? 0 : y.numel() * int64_t(y.element_size());
   if (bytes >= int64_t(4) << 20) advise_huge_pages(y.data_ptr(), bytes);
   return y;
 }

@@ -8,14 +8,13 @@
 #include <vector>
 
 #include "../cpu/bce.h"
+#include "dtype.h"
 #include "ops.h"
-#include "parallel.h"
 #include "scalars.h"
 
 namespace fastact {
 
-// Kernels answers at(dtype, reduced, weighted, pos_weighted) with cpu::BceKernels.
-template <class Kernels>
+template <class Device>
 class BceOps {
   using Maybe = std::optional<Tensor>;
 
@@ -67,36 +66,36 @@ class BceOps {
       Tensor dense = torch::stable::empty_like(x);
       if (!have_one_layout(x, dense)) x = torch::stable::copy_(dense, x);
       operands.x = x.data_ptr();
+      operands.reduced = reduction_ != Reduction::none;
       operands.target = laid_out(target);
       if (weight) operands.weight = laid_out(*weight);
       if (pos_weight) operands.pos_weight = laid_out(*pos_weight);
     }
     Problem(const Problem&) = delete;
 
-    bool is_reduced() const { return reduction_ != Reduction::none; }
-
     const void* laid_out(Tensor t) {
-      check_alike(Kernels::name, {&x, &t});
+      check_alike("bce_with_logits", {&x, &t});
       t = laid_out_like(x, t);
       alive_.push_back(t);
       return t.data_ptr();
     }
 
     void use_grad(const Tensor& grad) {
-      if (!is_reduced()) {
+      if (!operands.reduced) {
         operands.grad = laid_out(grad);
         return;
       }
       STD_TORCH_CHECK(grad.numel() == 1, "fastact::bce_with_logits: expected one gradient");
-      const double g = get_scalar(converted(grad, compute_type(grad.scalar_type())), 0);
-      operands.grad_of_sum = reduction_ == Reduction::mean ? g / double(x.numel()) : g;
+      alive_.push_back(converted(grad, compute_type(x.scalar_type())));
+      operands.grad = alive_.back().data_ptr();
+      operands.divisor = reduction_ == Reduction::mean ? double(x.numel()) : 1.0;
     }
 
     // Where the loss of each element goes, or their sums.
     Tensor result() {
-      if (is_reduced()) {
-        sums_.resize((x.numel() + cpu::bce_part - 1) / cpu::bce_part);
-        operands.sums = sums_.data();
+      if (operands.reduced) {
+        sums_.emplace(x, (x.numel() + cpu::bce_part - 1) / cpu::bce_part);
+        operands.sums = sums_->data();
         return torch::stable::new_empty(x, {});
       }
       Tensor loss = allocate_like(x);
@@ -105,33 +104,24 @@ class BceOps {
     }
 
     Tensor reduced(const Tensor& loss) const {
-      if (!is_reduced()) return loss;
-      double sum = 0;
-      for (double part : sums_) sum += part;
-      if (reduction_ == Reduction::mean) sum /= double(x.numel());
+      if (!operands.reduced) return loss;
       Tensor wide = allocate_small(x, {}, compute_type(x.scalar_type()));
-      set_scalar(wide, sum);
+      sums_->finish(reduction_ == Reduction::mean, wide, nullptr);
       return converted(wide, x.scalar_type());
     }
 
-    const cpu::BceKernels& kernels() const {
-      return Kernels::at(x.scalar_type(), is_reduced(), operands.weight != nullptr,
-                         operands.pos_weight != nullptr);
+    const auto& kernels() const {
+      return Device::bce(dtype_of(x.scalar_type(), "bce_with_logits"), operands);
     }
-
-    void run(cpu::BceKernel kernel) const {
-      const int64_t n = x.numel();
-      const int64_t parts = (n + cpu::bce_part - 1) / cpu::bce_part;
-      parallel(parts, grain / cpu::bce_part, [&](int64_t begin, int64_t end) {
-        for (int64_t part = begin; part < end; ++part)
-          kernel(operands, part * cpu::bce_part, std::min((part + 1) * cpu::bce_part, n));
-      });
+    template <class Kernel>
+    void run(Kernel kernel) const {
+      fastact::run(kernel, operands, x.numel(), x);
     }
 
    private:
     Reduction reduction_;
     std::vector<Tensor> alive_;
-    std::vector<double> sums_;
+    std::optional<typename Device::Sums> sums_;
   };
 };
 

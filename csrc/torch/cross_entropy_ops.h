@@ -4,20 +4,19 @@
 #include <torch/csrc/stable/library.h>
 
 #include <array>
-#include <atomic>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "dtype.h"
 #include "ops.h"
 #include "rows.h"
 #include "scalars.h"
 
 namespace fastact {
 
-// Kernels answers at(dtype, lane_is_row) with cpu::CrossEntropyKernels.
-template <class Kernels>
+template <class Device>
 class CrossEntropyOps {
   using Maybe = std::optional<Tensor>;
   static constexpr int64_t none = int64_t(Reduction::none), mean = int64_t(Reduction::mean);
@@ -74,9 +73,9 @@ class CrossEntropyOps {
       Maybe weight, Tensor stats, Tensor total, int64_t reduction, int64_t ignore_index,
       double label_smoothing, double z_loss, double softcap, bool full_precision, bool with_lse,
       bool with_entropy) {
-    check_alike(Kernels::name, {&logits, &v});
+    check_alike("cross_entropy", {&logits, &v});
     Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
-    const std::vector<int64_t> each = p.row_sizes(), nothing = {0}, scalar;
+    const std::vector<int64_t> each = p.row_sizes(), nothing = {0};
     v = laid_out_like(p.logits, v);
     p.args.v = v.data_ptr();
     p.use_stats(stats);
@@ -90,13 +89,12 @@ class CrossEntropyOps {
     const bool any = grad_loss || grad_lse || grad_entropy;
     Tensor grad = any ? allocate_like(p.logits) : torch::stable::new_empty(logits, {0});
     if (any) p.args.grad_logits = grad.data_ptr();
+    auto sums = p.sums();
     p.run(p.kernels().double_backward);
 
     if (reduction != none) {
-      double total_sum = 0;
-      for (int64_t row = 0; row < by_loss.numel(); ++row) total_sum += get_scalar(by_loss, row);
-      by_loss = allocate_small(logits, scalar, p.compute);
-      set_scalar(by_loss, reduction == mean ? total_sum / get_scalar(total, 0) : total_sum);
+      by_loss = allocate_small(logits, {}, p.compute);
+      sums.finish(reduction == mean, by_loss, nullptr);
     }
     if (!full_precision) by_loss = converted(by_loss, logits.scalar_type());
     return {by_loss, by_lse, by_entropy, grad};
@@ -168,7 +166,7 @@ class CrossEntropyOps {
         target = torch::stable::contiguous(t);
         args.target = static_cast<const int64_t*>(target.data_ptr());
       } else {
-        check_alike(Kernels::name, {&x, &t});
+        check_alike("cross_entropy", {&x, &t});
         target = laid_out_like(logits, t);
         args.probabilities = target.data_ptr();
       }
@@ -184,7 +182,7 @@ class CrossEntropyOps {
       has_mass_ = args.probabilities != nullptr || label_smoothing > 0;
       has_mean_ = with_entropy;
       planes = 2 + has_mass_ + has_mean_;
-      check_target_range();
+      if (args.target) Device::check_targets(args);
     }
     Problem(const Problem&) = delete;
 
@@ -222,14 +220,8 @@ class CrossEntropyOps {
                         "fastact::cross_entropy_backward: expected gradients of the outputs' shapes");
         return keep(converted(*grad, compute));
       };
-      if (is_given(loss) && reduction == mean) {
-        const double grad = get_scalar(converted(*loss, compute), 0) / get_scalar(total, 0);
-        scalar_ = float(grad);
-        double_scalar_ = grad;
-        args.grad_loss = compute == ScalarType::Double ? static_cast<void*>(&double_scalar_) : &scalar_;
-      } else {
-        args.grad_loss = use(loss, reduction == none ? rows : 1);
-      }
+      args.grad_loss = use(loss, reduction == none ? rows : 1);
+      if (reduction == mean) args.total = total.data_ptr();
       args.grad_lse = use(lse, rows);
       args.grad_entropy = use(entropy, rows);
       args.reduced = reduction != none;
@@ -240,42 +232,28 @@ class CrossEntropyOps {
       const bool reduced = reduction != none;
       Tensor loss = allocate_small(logits, reduced ? std::vector<int64_t>() : row_sizes(), compute);
       if (!reduced) args.loss = loss.data_ptr();
-      std::vector<double> sums(2 * args.rows.groups());
-      args.sums = sums.data();
-      run(kernels().forward);
-      double loss_sum = 0, weight_sum = 0;
-      for (size_t i = 0; i < sums.size(); i += 2) {
-        loss_sum += sums[i];
-        weight_sum += sums[i + 1];
-      }
-      if (reduced) set_scalar(loss, reduction == mean ? loss_sum / weight_sum : loss_sum);
       total = allocate_small(logits, {}, compute);
-      set_scalar(total, weight_sum);
+      auto pairs = sums();
+      run(kernels().forward);
+      Tensor unused = reduced ? loss : allocate_small(logits, {}, compute);
+      pairs.finish(reduction == mean, unused, &total);
       return full_precision ? loss : converted(loss, logits.scalar_type());
     }
 
-    void check_target_range() const {
-      if (args.target == nullptr) return;
-      const int64_t rows = args.rows.count(), classes = args.rows.classes;
-      std::atomic<int64_t> bad = rows;
-      parallel(rows, grain, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i)
-          if (uint64_t(args.target[i]) >= uint64_t(classes) && args.target[i] != args.ignore_index) {
-            int64_t first = bad;
-            while (i < first && !bad.compare_exchange_weak(first, i)) {
-            }
-            return;
-          }
-      });
-      STD_TORCH_CHECK(bad == rows, "fastact::cross_entropy: target ", args.target[bad % (rows + !rows)],
-                      " at row ", bad.load(), " is out of bounds for ", classes, " classes");
+    // Where the kernels put what is added up over rows.
+    typename Device::Sums sums() {
+      const int64_t rows = args.rows.count();
+      typename Device::Sums sums(logits, rows ? Device::sums_of(args.rows, logits.scalar_type()) : 0);
+      args.sums = sums.data();
+      return sums;
     }
 
-    const cpu::CrossEntropyKernels& kernels() const {
-      return Kernels::at(logits.scalar_type(), args.rows.lane_is_row());
+    const auto& kernels() const {
+      return Device::cross_entropy(dtype_of(logits.scalar_type(), "cross_entropy"), args.rows);
     }
-    void run(cpu::CrossEntropyKernel kernel) const {
-      if (args.rows.count() > 0) run_rows(kernel, args);
+    template <class Kernel>
+    void run(Kernel kernel) const {
+      if (args.rows.count() > 0) fastact::run(kernel, args, logits);
     }
 
    private:
@@ -286,8 +264,6 @@ class CrossEntropyOps {
 
     int64_t class_dim_;
     bool has_mass_, has_mean_;
-    float scalar_;  // the gradient of a mean
-    double double_scalar_;
   };
 };
 

@@ -12,7 +12,7 @@
 #include <tuple>
 #include <utility>
 
-#include "pointwise.h"
+#include "allocate.h"
 
 namespace fastact {
 
@@ -45,7 +45,8 @@ inline Tensor laid_out_like(const Tensor& dense, const Tensor& t) {
   return torch::stable::copy_(copy, t);
 }
 
-// Kernels answers forward(dtype), backward(dtype) and double_backward(dtype) with a PointwiseKernel.
+// Kernels answers forward(dtype), backward(dtype) and double_backward(dtype) with what
+// pointwise(kernel, params, operands, inputs) takes on its device.
 template <class Kernels, class Parameters = std::make_index_sequence<Kernels::arity>>
 struct UnaryOps;
 

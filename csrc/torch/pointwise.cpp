@@ -2,54 +2,14 @@
 
 #include <algorithm>
 #include <array>
-#include <vector>
 
 #include "parallel.h"
+#include "walk.h"
 
 namespace fastact {
 namespace {
 
-constexpr int max_operands = 8;
 using Pointers = std::array<char*, max_operands>;
-
-// The common iteration space: outermost dimension first, without those of size 1, merged where every
-// operand allows it.
-struct Walk {
-  struct Dim {
-    int64_t size;
-    std::array<int64_t, max_operands> strides;  // in elements
-  };
-  std::vector<Dim> dims;
-
-  // In the order of the strides of the first output.
-  Walk(std::span<const Tensor> operands, int inputs) {
-    const Tensor& leader = operands[inputs];
-    std::vector<int64_t> order;
-    for (int64_t d = 0; d < leader.dim(); ++d)
-      if (leader.size(d) != 1) order.push_back(d);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int64_t a, int64_t b) { return leader.stride(a) > leader.stride(b); });
-    for (int64_t d : order) {
-      Dim dim{leader.size(d), {}};
-      for (size_t i = 0; i < operands.size(); ++i) dim.strides[i] = operands[i].stride(d);
-      append(dim, operands.size());
-    }
-  }
-
-  void append(Dim dim, size_t count) {
-    bool merges = !dims.empty();
-    for (size_t i = 0; merges && i < count; ++i)
-      merges = dims.back().strides[i] == dim.strides[i] * dim.size;
-    if (merges) {
-      dim.size *= dims.back().size;
-      dims.back() = dim;
-    } else {
-      dims.push_back(dim);
-    }
-  }
-
-  bool has_runs(size_t operand) const { return dims.empty() || dims.back().strides[operand] == 1; }
-};
 
 void run(PointwiseKernel kernel, const double* params, const Walk& walk, const Pointers& data,
          size_t count, int64_t itemsize, int64_t numel) {
@@ -96,18 +56,10 @@ void pointwise(PointwiseKernel kernel, const double* params, std::span<Tensor> o
     });
   }
 
-  const Walk walk(operands, inputs);
-  std::vector<Tensor> dense(operands.begin(), operands.end());
-  bool copied = false;
-  for (size_t i = 0; i < count; ++i) {
-    if (walk.has_runs(i)) continue;
-    dense[i] = torch::stable::empty_like(operands[inputs]);
-    if (i < size_t(inputs)) torch::stable::copy_(dense[i], operands[i]);
-    copied = true;
-  }
-  run(kernel, params, copied ? Walk(dense, inputs) : walk, data_of(dense), count, itemsize, numel);
-  for (size_t i = inputs; i < count; ++i)
-    if (!walk.has_runs(i)) torch::stable::copy_(operands[i], dense[i]);
+  const auto any = [](const Walk&) { return true; };
+  walk_in_runs(operands, inputs, any, [&](const Walk& walk, std::span<const Tensor> dense) {
+    run(kernel, params, walk, data_of(dense), count, itemsize, numel);
+  });
 }
 
 }  // namespace fastact

@@ -1,14 +1,10 @@
-// Tensors as rows of classes, and kernels over them in parallel.
+// Tensors as rows of classes.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
-#include <vector>
-
 #include "../cpu/rows.h"
 #include "allocate.h"
-#include "parallel.h"
 
 namespace fastact {
 
@@ -32,14 +28,6 @@ inline bool is_contiguous_with_last(const Tensor& x, int64_t dim) {
   for (int64_t d = x.dim() - 1; d >= 0; --d)
     if (d != dim && !fits(d)) return false;
   return true;
-}
-
-template <class Kernel, class Arguments>
-void run_rows(Kernel kernel, const Arguments& arguments) {
-  const cpu::Rows& rows = arguments.rows;
-  const int64_t per_group = std::max<int64_t>(rows.rows_per_group() * rows.classes, 1);
-  parallel(rows.groups(), std::max<int64_t>(grain / per_group, 1),
-           [&](int64_t begin, int64_t end) { kernel(arguments, begin, end); });
 }
 
 }  // namespace fastact

@@ -1,4 +1,4 @@
-// Reductions, and the numbers they give: tensors of one or of a few elements, in host memory.
+// Reductions, and the dtypes of their results.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -21,18 +21,6 @@ inline Tensor converted(const Tensor& t, ScalarType dtype) {
   if (t.scalar_type() == dtype) return torch::stable::contiguous(t);
   Tensor result = torch::stable::new_empty(t, t.sizes(), dtype);
   return torch::stable::copy_(result, t);
-}
-
-// Element i of a contiguous float32 or float64 tensor.
-inline double get_scalar(const Tensor& t, int64_t i) {
-  return t.scalar_type() == ScalarType::Double ? static_cast<const double*>(t.data_ptr())[i]
-                                               : double(static_cast<const float*>(t.data_ptr())[i]);
-}
-inline void set_scalar(const Tensor& t, double value) {
-  if (t.scalar_type() == ScalarType::Double)
-    *static_cast<double*>(t.data_ptr()) = value;
-  else
-    *static_cast<float*>(t.data_ptr()) = float(value);
 }
 
 }  // namespace fastact

@@ -11,7 +11,7 @@
 
 namespace fastact {
 
-// Kernels answers at(dtype, lane_is_row) with cpu::SoftmaxKernels.
+// Kernels answers at(dtype, rows) with the kernels.
 template <class Kernels>
 struct SoftmaxOps {
   static Tensor forward(Tensor x, int64_t dim) {
@@ -66,7 +66,7 @@ struct SoftmaxOps {
     for (size_t i = 0; i < inputs.size(); ++i) arguments.inputs[i] = inputs.begin()[i].data_ptr();
     for (size_t i = 0; i < outputs.size(); ++i) arguments.outputs[i] = outputs.begin()[i].data_ptr();
     if (x.numel() == 0) return;
-    run_rows(choose(Kernels::at(x.scalar_type(), arguments.rows.lane_is_row())), arguments);
+    fastact::run(choose(Kernels::at(x.scalar_type(), arguments.rows)), arguments, x);
   }
 };
 

@@ -1,0 +1,50 @@
+# libfastact_cuda: the GPU kernels, where there is an nvcc.
+include(CudaKernels)
+
+set(FASTACT_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (where nvcc is found), ON or OFF")
+set(FASTACT_CUDA_ARCHITECTURES 80 86 89 90 100 120 CACHE STRING "The architectures to build for")
+
+function(fastact_add_cuda_library)
+  # SASS for each, and PTX of the newest for what comes after it.
+  list(TRANSFORM FASTACT_CUDA_ARCHITECTURES APPEND -real OUTPUT_VARIABLE CMAKE_CUDA_ARCHITECTURES)
+  list(GET FASTACT_CUDA_ARCHITECTURES -1 newest)
+  list(APPEND CMAKE_CUDA_ARCHITECTURES ${newest}-virtual)
+
+  add_library(fastact_cuda SHARED csrc/cuda/dispatch.cpp csrc/cuda/driver.cpp csrc/torch/allocate.cpp
+              csrc/torch/pointwise_cuda.cpp csrc/torch/register_cuda.cpp)
+  # Contraction is off, and fma explicit, so that a GPU computes what a CPU with FMA does.
+  fastact_add_cuda_kernels(fastact_cuda -fmad=false --expt-relaxed-constexpr --compress-mode=size
+                           $<$<BOOL:${FASTACT_WERROR}>:-Werror=all-warnings>)
+  list(JOIN FASTACT_CUDA_ARCHITECTURES " " architectures)
+  target_compile_definitions(fastact_cuda PRIVATE USE_CUDA
+                             "FASTACT_CUDA_ARCHITECTURES=\"${architectures}\"")
+  target_link_libraries(fastact_cuda PRIVATE stable_torch CUDA::cudart_static)
+
+  # torch's stream comes from libtorch_cuda, which a CPU build of torch does not have. Any library of
+  # that name does to link against: by the time ours is loaded, torch has loaded its own.
+  file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/stub/torch_cuda.cpp
+       "extern \"C\" __attribute__((visibility(\"default\"))) int aoti_torch_get_current_cuda_stream(int, void**) { return 1; }\n")
+  add_library(torch_cuda_stub SHARED ${CMAKE_CURRENT_BINARY_DIR}/stub/torch_cuda.cpp)
+  set_target_properties(torch_cuda_stub PROPERTIES OUTPUT_NAME torch_cuda
+                        LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/stub)
+  target_link_libraries(fastact_cuda PRIVATE torch_cuda_stub)
+  install(TARGETS fastact_cuda LIBRARY DESTINATION fastact/lib)
+endfunction()
+
+if(FASTACT_CUDA STREQUAL OFF)
+  return()
+endif()
+check_language(CUDA)
+if(CMAKE_CUDA_COMPILER)
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  fastact_add_cuda_library()
+elseif(FASTACT_CUDA STREQUAL ON)
+  message(FATAL_ERROR "FASTACT_CUDA=ON, but no CUDA compiler was found; put nvcc on the PATH or set CUDACXX")
+else()
+  message(STATUS "No CUDA compiler was found: fastact is installed without GPU kernels.")
+endif()

@@ -1,0 +1,333 @@
+// Cross entropy over rows of logits, for one storage type: formulas/cross_entropy.h has the
+// mathematics, cpu/rows.h the operands.
+#include "../formulas/cross_entropy.h"
+
+#include "dtype.h"
+#include "launch.h"
+#include "row.h"
+
+namespace fastact {
+namespace {
+
+using cpu::CrossEntropyRows;
+using cuda::CrossEntropyKernels;
+using cuda::Plan;
+
+// Whether coefficients other than that of the target's index exist.
+FASTACT_FN bool is_spread(const CrossEntropyRows& args) {
+  return args.probabilities != nullptr || args.label_smoothing > 0;
+}
+// Without options that need more than the logits as they are.
+FASTACT_FN bool is_plain(const CrossEntropyRows& args) {
+  return !is_spread(args) && args.softcap == 0 && !args.entropy && !args.grad_entropy;
+}
+
+// One row as the threads of a team see it, each with all of this. `plain` is is_plain(args).
+template <class S, bool plain>
+struct CrossEntropy {
+  using T = Compute<S>;
+  static constexpr T infinity = SoftmaxConstants<T>::infinity;
+  static constexpr bool is_short = sizeof(S) == 2;
+
+  const CrossEntropyRows& args;
+  const Team& team;
+  const RowPlace& row;
+  const SoftCap<T> cap;
+  const T share, uniform, z_loss;  // share of the target, and of every class
+
+  // The target
+  bool used = false, valid = true;  // false: ignored; out of range
+  int index = -1;
+  T logit = T(0), slope = T(1);  // capped, and the slope of the cap
+  T coefficient = T(0), weight = T(1);
+
+  __device__ CrossEntropy(const CrossEntropyRows& rows, const Team& members, const RowPlace& place)
+      : args(rows),
+        team(members),
+        row(place),
+        cap(plain ? 0.0 : rows.softcap),
+        share(plain ? T(1) : T(1 - rows.label_smoothing)),
+        uniform(plain ? T(0) : T(rows.label_smoothing / double(rows.rows.classes))),
+        z_loss(T(rows.z_loss)) {
+    used = row.exists;
+    if (!row.exists || !args.target) return;
+    const int64_t target = args.target[row.index];
+    used = target != args.ignore_index;
+    if (!used) return;
+    used = valid = uint64_t(target) < uint64_t(row.classes);
+    if (!valid) return;
+    index = int(target);
+    if (args.weight) weight = static_cast<const T*>(args.weight)[index];
+    coefficient = share * weight;
+    logit = load(logits()[index * row.stride]);
+    if (is_capped()) {
+      slope = cap.slope(logit);
+      logit = cap.value(logit);
+    }
+  }
+
+  FASTACT_FN bool is_capped() const { return !plain && args.softcap > 0; }
+  FASTACT_FN const S* logits() const { return row.in<S>(args.logits); }
+  FASTACT_FN T z(T x) const { return is_capped() ? cap.value(x) : x; }
+  // a_j without the target's index, from the probability q where there are any.
+  FASTACT_FN T coefficient_of(int j, T q) const {
+    T a = args.probabilities ? share * q + uniform : uniform;
+    return args.weight ? a * static_cast<const T*>(args.weight)[j] : a;
+  }
+  // Calls f with the tensors of the logits' layout that are needed, then the probabilities if there are
+  // any. Without, x itself stands in: it is at hand.
+  FASTACT_FN const S* probabilities() const {
+    return args.probabilities ? row.in<S>(args.probabilities) : logits();
+  }
+
+  FASTACT_FN static T get(const void* numbers, int64_t i) {
+    return numbers ? static_cast<const T*>(numbers)[i] : T(0);
+  }
+  FASTACT_FN void put(void* numbers, T value) const {
+    if (numbers) static_cast<T*>(numbers)[row.index] = value;
+  }
+
+  // Returns the loss, to be added up.
+  __device__ T forward() const {
+    T max = T(0), rest = T(0), mean = T(0), dot = T(0), mass = T(0);
+    const int n = used ? row.classes : 0;
+    if (!args.normalized) {
+      const auto sum = exponentials(team, logits(), n, row.stride, [&](T x) { return z(x); });
+      max = sum.max;
+      rest = sum.rest;
+    }
+    const T log_sum = log1p(rest), lse = max + log_sum;
+    if constexpr (!plain) {
+      Sums<T, 3> mine;  // of exp(z - max) (z - max); of a (z - max); of a
+      const S* inputs[] = {logits(), probabilities()};
+      visit(team, n, row.stride, inputs, [&](int j, auto& a) {
+        Sums<T, 3> part;
+#pragma unroll
+        for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
+          const T d = z(a[0][k]) - max;
+          if (args.entropy) part.at[0] += exp_negative(d) * at_least(d, SoftmaxConstants<T>::limit);
+          if (is_spread(args)) {
+            const T c = coefficient_of(j + k, a[1][k]);
+            part.at[1] += c == T(0) ? T(0) : c * d;
+            part.at[2] += c;
+          }
+        }
+        mine = mine + part;
+      });
+      const auto sums = team.sum(mine);
+      mean = sums.at[0] / (T(1) + rest);
+      dot = sums.at[1];
+      mass = sums.at[2];
+    }
+    T loss = row_loss(max, log_sum, mass, dot, coefficient, logit, z_loss);
+    if (!used) loss = valid ? T(0) : T(0) * infinity;
+    if (team.leads() && row.exists) {
+      put(args.max, used ? max : T(0));
+      put(args.rest, used ? rest : T(0));
+      put(args.mass, used ? mass : T(0));
+      put(args.mean, used ? mean : T(0));
+      put(args.loss, loss);
+      put(args.lse, used ? lse : T(0));
+      put(args.entropy, used ? log_sum - mean : T(0));
+    }
+    return row.exists ? loss : T(0);
+  }
+
+  // What the gradient of a row is made of.
+  struct Gradient {
+    T max, rest, mass, mean, lse, inverse, h;
+    RowGradient<T> of;
+
+    __device__ explicit Gradient(const CrossEntropy& c)
+        : max(get(c.args.max, c.row.index)),
+          rest(get(c.args.rest, c.row.index)),
+          mass(plain ? T(0) : get(c.args.mass, c.row.index)),
+          mean(plain ? T(0) : get(c.args.mean, c.row.index)),
+          lse(max + (c.z_loss != T(0) ? log1p(rest) : T(0))),
+          inverse(T(1) / (T(1) + rest)),
+          h(plain ? T(0) : get(c.args.grad_entropy, c.row.index)),
+          of(c.gradient_of_loss(), get(c.args.grad_lse, c.row.index), c.coefficient, mass, rest, lse,
+             c.z_loss) {}
+  };
+  FASTACT_FN T gradient_of_loss() const {
+    if (!args.reduced) return get(args.grad_loss, row.index);
+    const double grad = double(get(args.grad_loss, 0));
+    return T(args.total ? grad / double(get(args.total, 0)) : grad);
+  }
+
+  // The gradient by z of class j, of coefficient a; the target's index is left out.
+  FASTACT_FN T gradient(const Gradient& g, T zj, T a) const {
+    T grad = exp_negative_lifted<is_short>(zj - g.max) * g.of.factor;
+    if constexpr (!plain) {
+      if (args.grad_entropy) grad -= entropy_gradient(zj - g.max, g.inverse, g.h, g.mean);
+      if (is_spread(args)) grad -= g.of.u * a;
+    }
+    return grad;
+  }
+  FASTACT_FN T at_target(const Gradient& g) const {
+    return target_gradient(logit - g.max, g.inverse, g.rest, g.of.u, g.of.kappa, coefficient,
+                           uniform * weight, g.h, g.mean);
+  }
+
+  __device__ void backward() const {
+    if (!row.exists) return;
+    S* grad = row.out<S>(args.grad_logits);
+    if (!used || args.normalized) {
+      team.sync();  // the target's logit has been read, which may be written over
+      fill_zero(team, grad, row.classes, row.stride);
+      if (!used) return;
+      team.sync();
+      if (team.leads()) grad[index * row.stride] = store<S>(-gradient_of_loss() * coefficient);
+      return;
+    }
+    const Gradient g(*this);
+    team.sync();
+    if constexpr (plain) {
+      map(team, row.classes, row.stride, {logits()}, {grad},
+          [&](int, const T(&a)[1], T(&b)[1]) { b[0] = gradient(g, a[0], T(0)); });
+    } else {
+      const S* inputs[] = {logits(), probabilities()};
+      map(team, row.classes, row.stride, inputs, {grad}, [&](int j, const T(&a)[2], T(&b)[1]) {
+        const T by_z = gradient(g, z(a[0]), is_spread(args) ? coefficient_of(j, a[1]) : T(0));
+        b[0] = is_capped() ? by_z * cap.slope(a[0]) : by_z;
+      });
+    }
+    if (!args.target) return;
+    team.sync();
+    if (team.leads()) grad[index * row.stride] = store<S>(at_target(g) * slope);
+  }
+
+  // Returns the gradient by the loss's gradient, to be added up.
+  __device__ T double_backward() const {
+    T by_loss = T(0), by_lse = T(0), by_entropy = T(0);
+    if (used) {
+      const Gradient g(*this);
+      const S* inputs[] = {logits(), row.in<S>(args.v), probabilities()};
+      const T lse = g.max + log1p(g.rest);
+      // y = v dz/dx, counted from its value at the target: the loss depends on differences only.
+      const T origin = args.target ? load(inputs[1][index * row.stride]) * slope : T(0);
+      const auto y = [&](T x, T v) { return (is_capped() ? v * cap.slope(x) : v) - origin; };
+      Sums<T, 3> mine;  // of p y; of p y (z - max - mean); of a y
+      visit(team, row.classes, row.stride, inputs, [&](int j, auto& a) {
+        Sums<T, 3> part;
+#pragma unroll
+        for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
+          const T d = z(a[0][k]) - g.max, yj = y(a[0][k], a[1][k]);
+          const T p = exp_negative(d) * g.inverse;
+          part.at[0] += p == T(0) ? T(0) : p * yj;
+          part.at[1] += p == T(0) ? T(0) : p * (d - g.mean) * yj;
+          if (is_spread(args)) part.at[2] += coefficient_of(j + k, a[2][k]) * yj;
+        }
+        mine = mine + part;
+      });
+      const auto sums = team.sum(mine);
+      const T mean = sums.at[0], covariance = sums.at[1];
+      by_lse = mean + origin;
+      by_loss = coefficient * mean + g.mass * mean - sums.at[2] + T(2) * z_loss * lse * by_lse;
+      by_entropy = -covariance;
+      if (args.grad_logits) {
+        map(team, row.classes, row.stride, inputs, {row.out<S>(args.grad_logits)},
+            [&](int j, const T(&a)[3], T(&b)[1]) {
+              const T zj = z(a[0]);
+              b[0] = gradient_tangent(zj - g.max, g.inverse, y(a[0], a[1]), mean, by_lse, covariance,
+                                      g.of.u, g.of.kappa, g.h, g.mean, z_loss);
+              if (!is_capped()) return;
+              const T c = is_spread(args) ? coefficient_of(j, a[2]) : T(0);
+              const T by_z = j == index ? at_target(g) : gradient(g, zj, c);
+              b[0] = b[0] * cap.slope(a[0]) + a[1] * cap.curvature(a[0]) * by_z;
+            });
+      }
+    } else if (row.exists && args.grad_logits) {
+      fill_zero(team, row.out<S>(args.grad_logits), row.classes, row.stride);
+    }
+    if (team.leads() && row.exists) {
+      put(args.grad_grad_loss, by_loss);
+      put(args.grad_grad_lse, by_lse);
+      put(args.grad_grad_entropy, by_entropy);
+    }
+    return by_loss;
+  }
+};
+
+// f(row) gives what is to be added up over rows, next to their weights.
+template <class S, bool plain, class F>
+__device__ void add_up_rows(const CrossEntropyRows& args, const Plan& plan, const F& f) {
+  Sums<double, 2> mine;
+  for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& place) {
+    const CrossEntropy<S, plain> row(args, team, place);
+    const auto result = f(row);
+    if (!team.leads()) return;
+    mine.at[0] += double(result);
+    mine.at[1] += row.used ? double(row.weight) : 0.0;
+  });
+  block_sums(mine, args.sums + 2 * int64_t(blockIdx.x));
+}
+
+template <class S, bool plain>
+__global__ void __launch_bounds__(Plan::most_threads)
+    forward(const CrossEntropyRows args, const Plan plan) {
+  add_up_rows<S, plain>(args, plan, [](const auto& row) { return row.forward(); });
+}
+
+template <class S, bool plain>
+__global__ void __launch_bounds__(Plan::most_threads)
+    backward(const CrossEntropyRows args, const Plan plan) {
+  for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& place) {
+    CrossEntropy<S, plain>(args, team, place).backward();
+  });
+}
+
+template <class S>
+__global__ void __launch_bounds__(Plan::most_threads)
+    double_backward(const CrossEntropyRows args, const Plan plan) {
+  add_up_rows<S, false>(args, plan, [](const auto& row) { return row.double_backward(); });
+}
+
+cudaError_t run(void (*kernel)(CrossEntropyRows, Plan), const CrossEntropyRows& rows,
+                cudaStream_t stream) {
+  const Plan plan(rows.rows, sizeof(Storage));
+  return launch(kernel, dim3(unsigned(plan.blocks)), dim3(unsigned(plan.threads)), stream, rows, plan);
+}
+
+constexpr CrossEntropyKernels kernels = {
+    [](const CrossEntropyRows& rows, cudaStream_t stream) {
+      return run(is_plain(rows) ? forward<Storage, true> : forward<Storage, false>, rows, stream);
+    },
+    [](const CrossEntropyRows& rows, cudaStream_t stream) {
+      return run(is_plain(rows) ? backward<Storage, true> : backward<Storage, false>, rows, stream);
+    },
+    [](const CrossEntropyRows& rows, cudaStream_t stream) {
+      return run(double_backward<Storage>, rows, stream);
+    }};
+
+// One block.
+template <class T>
+__global__ void __launch_bounds__(Plan::most_threads)
+    finish(const double* sums, int64_t count, bool mean, T* loss, T* total) {
+  Sums<double, 2> mine;
+  for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
+    mine.at[0] += sums[2 * i];
+    mine.at[1] += sums[2 * i + 1];
+  }
+  __shared__ double result[2];
+  block_sums(mine, result);
+  if (threadIdx.x > 0) return;
+  *loss = T(mean ? result[0] / result[1] : result[0]);
+  if (total) *total = T(result[1]);
+}
+
+cudaError_t run_finish(const double* sums, int64_t count, bool mean, void* loss, void* total,
+                       cudaStream_t stream) {
+  using T = Compute<Storage>;
+  return launch(finish<T>, dim3(1), dim3(Plan::most_threads), stream, sums, count, mean,
+                static_cast<T*>(loss), static_cast<T*>(total));
+}
+
+}  // namespace
+
+namespace cuda {
+const CrossEntropyKernels& FASTACT_TABLE(cross_entropy)() { return kernels; }
+FinishKernel FASTACT_TABLE(finish)() { return run_finish; }
+}  // namespace cuda
+
+}  // namespace fastact

@@ -1,0 +1,171 @@
+// The elementwise kernels of one storage type.
+#include "../formulas/families.h"
+#include "chunk.h"
+#include "dtype.h"
+#include "launch.h"
+
+namespace fastact {
+namespace {
+
+using cuda::Pointwise;
+using cuda::PointwiseKernels;
+
+constexpr int threads_per_block = 256;
+
+// What a kernel needs to know of each of the three: how many tensors, and what becomes of an element.
+template <class F, class T, bool gated>
+struct Forward {
+  static constexpr int inputs = gated ? 2 : 1, outputs = 1;
+  FASTACT_FN static void apply(const F& f, const T (&in)[inputs], T (&out)[outputs]) {
+    if constexpr (gated)
+      out[0] = GatedFamily<F, T>::forward(f, in[0], in[1]);
+    else
+      out[0] = UnaryFamily<F, T>::forward(f, in[0]);
+  }
+};
+
+template <class F, class T, bool gated>
+struct Backward {
+  static constexpr int inputs = gated ? 3 : 2, outputs = gated ? 2 : 1;
+  FASTACT_FN static void apply(const F& f, const T (&in)[inputs], T (&out)[outputs]) {
+    if constexpr (gated)
+      GatedFamily<F, T>::backward(f, in[0], in[1], in[2], out[0], out[1]);
+    else
+      out[0] = UnaryFamily<F, T>::backward(f, in[0], in[1]);
+  }
+};
+
+template <class F, class T, bool gated>
+struct DoubleBackward {
+  static constexpr int inputs = gated ? 5 : 3, outputs = gated ? 3 : 2;
+  FASTACT_FN static void apply(const F& f, const T (&in)[inputs], T (&out)[outputs]) {
+    if constexpr (gated)
+      GatedFamily<F, T>::double_backward(f, in[0], in[1], in[2], in[3], in[4], out[0], out[1], out[2]);
+    else
+      UnaryFamily<F, T>::double_backward(f, in[0], in[1], in[2], out[0], out[1]);
+  }
+};
+
+// How many chunks of each tensor a thread asks for before it needs the first.
+template <class Pass>
+constexpr int chunks_in_flight = Pass::inputs == 1 ? 2 : 1;
+
+// Where row r of each operand begins.
+template <int count>
+FASTACT_FN void find_row(const Pointwise& walk, unsigned r, int64_t (&offset)[count]) {
+#pragma unroll
+  for (int i = 0; i < count; ++i) offset[i] = 0;
+#pragma unroll 1
+  for (int d = walk.dims - 1; d >= 0; --d) {
+    const unsigned size = walk.sizes[d], rest = d > 0 ? r / size : 0;
+    const unsigned at = r - rest * size;
+#pragma unroll
+    for (int i = 0; i < count; ++i) offset[i] += at * walk.strides[d][i];
+    r = rest;
+  }
+}
+
+// Threads along x share a row, threads along y have rows of their own. The chunks of a row are those
+// of its first output's addresses; what lies before and after them is done one by one.
+template <class S, class Pass, class F>
+__global__ void __launch_bounds__(threads_per_block) pointwise(const F f, const Pointwise walk) {
+  using T = Compute<S>;
+  constexpr int inputs = Pass::inputs, outputs = Pass::outputs;
+  constexpr int width = per_chunk<S>, in_flight = chunks_in_flight<Pass>;
+  const int64_t first = int64_t(blockIdx.x) * blockDim.x * in_flight + threadIdx.x;
+
+  for (unsigned r = blockIdx.y * blockDim.y + threadIdx.y; r < walk.rows; r += gridDim.y * blockDim.y) {
+    int64_t offset[inputs + outputs];
+    find_row(walk, r, offset);
+    const S* x[inputs];
+    S* y[outputs];
+#pragma unroll
+    for (int i = 0; i < inputs; ++i) x[i] = static_cast<const S*>(walk.operands[i]) + offset[i];
+#pragma unroll
+    for (int i = 0; i < outputs; ++i)
+      y[i] = static_cast<S*>(walk.operands[inputs + i]) + offset[inputs + i];
+
+    int64_t head = (width - elements_past_boundary(y[0])) % width;
+    head = head < walk.inner ? head : walk.inner;
+    int64_t chunks = (walk.inner - head) / width;
+    bool aligned = true;
+#pragma unroll
+    for (int i = 0; i < inputs; ++i) aligned &= elements_past_boundary(x[i] + head) == 0;
+    // A shifted load reads past its end, which may be the tensor's.
+    if (!aligned && chunks > 0 && head + chunks * width == walk.inner) --chunks;
+
+    Chunk<S> in[in_flight][inputs];
+#pragma unroll
+    for (int c = 0; c < in_flight; ++c)
+      if (const int64_t chunk = first + c * int(blockDim.x); chunk < chunks)
+#pragma unroll
+        for (int i = 0; i < inputs; ++i) in[c][i] = load_chunk(x[i] + head + chunk * width);
+#pragma unroll
+    for (int c = 0; c < in_flight; ++c)
+      if (const int64_t chunk = first + c * int(blockDim.x); chunk < chunks) {
+        Chunk<S> out[outputs];
+#pragma unroll
+        for (int k = 0; k < width; ++k) {
+          T a[inputs], b[outputs];
+#pragma unroll
+          for (int i = 0; i < inputs; ++i) a[i] = load(in[c][i].at[k]);
+          Pass::apply(f, a, b);
+#pragma unroll
+          for (int i = 0; i < outputs; ++i) out[i].at[k] = store<S>(b[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < outputs; ++i) store_chunk(y[i] + head + chunk * width, out[i]);
+      }
+
+    const int64_t middle = chunks * width;
+    for (int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; e < walk.inner - middle;
+         e += int64_t(gridDim.x) * blockDim.x) {
+      const int64_t j = e < head ? e : e + middle;
+      T a[inputs], b[outputs];
+#pragma unroll
+      for (int i = 0; i < inputs; ++i) a[i] = load(x[i][j]);
+      Pass::apply(f, a, b);
+#pragma unroll
+      for (int i = 0; i < outputs; ++i) y[i][j] = store<S>(b[i]);
+    }
+  }
+}
+
+template <class S, template <class, class> class Formula, template <class, class, bool> class Pass,
+          bool gated>
+cudaError_t launch_pointwise(const Pointwise& walk, const double* params, cudaStream_t stream) {
+  using F = typename Arithmetic<S, Formula>::F;
+  using Chosen = Pass<F, Compute<S>, gated>;
+  const int64_t chunks = walk.inner / per_chunk<S> + 1;
+  unsigned along = 1;  // threads along a row
+  while (along < threads_per_block && along * chunks_in_flight<Chosen> < chunks) along *= 2;
+  const unsigned across = threads_per_block / along;
+  const int64_t blocks =
+      (chunks + along * chunks_in_flight<Chosen> - 1) / (along * chunks_in_flight<Chosen>);
+  const unsigned sets = (walk.rows + across - 1) / across;
+  return launch(pointwise<S, Chosen, F>, dim3(unsigned(blocks), sets < 65535 ? sets : 65535),
+                dim3(along, across), stream, F(params), walk);
+}
+
+template <template <class, class> class Formula, bool gated>
+constexpr PointwiseKernels kernels = {launch_pointwise<Storage, Formula, Forward, gated>,
+                                      launch_pointwise<Storage, Formula, Backward, gated>,
+                                      launch_pointwise<Storage, Formula, DoubleBackward, gated>};
+
+template <bool gated, template <class, class> class... Formulas>
+const PointwiseKernels* all_of(List<Formulas...>) {
+  static constexpr PointwiseKernels all[] = {kernels<Formulas, gated>...};
+  return all;
+}
+
+}  // namespace
+
+namespace cuda {
+#if FASTACT_GATED
+const PointwiseKernels* FASTACT_TABLE(gated)() { return all_of<true>(Gates()); }
+#else
+const PointwiseKernels* FASTACT_TABLE(unary)() { return all_of<false>(Activations()); }
+#endif
+}  // namespace cuda
+
+}  // namespace fastact

@@ -1,0 +1,235 @@
+// The elements of a row, shared out among the threads of a team.
+#pragma once
+
+#include "chunk.h"
+#include "plan.h"
+#include "team.h"
+
+namespace fastact {
+namespace {
+
+// Row r of tensors that are laid out alike.
+struct RowPlace {
+  int64_t index;  // among all rows
+  bool exists;
+  int64_t offset, stride;  // in elements; stride from class to class
+  int classes;
+
+  __device__ RowPlace(const cpu::Rows& rows, int64_t r)
+      : index(r), exists(r < rows.count()), stride(rows.class_stride), classes(int(rows.classes)) {
+    const int64_t outer = rows.outer == 1 ? 0 : r / rows.inner;
+    offset = outer * rows.outer_stride + (r - outer * rows.inner) * rows.row_stride;
+  }
+  template <class S>
+  FASTACT_FN const S* in(const void* tensor) const {
+    return static_cast<const S*>(tensor) + offset;
+  }
+  template <class S>
+  FASTACT_FN S* out(void* tensor) const {
+    return static_cast<S*>(tensor) + offset;
+  }
+};
+
+// Calls f(team, row) for each row of this block; rows that do not exist have no classes.
+template <class F>
+__device__ void for_each_row(const cpu::Rows& rows, const cuda::Plan& plan, const F& f) {
+  const Team team(plan.lanes);
+  for (int64_t r = int64_t(blockIdx.x) * plan.rows_per_block; r < rows.count();
+       r += int64_t(gridDim.x) * plan.rows_per_block) {
+    RowPlace row(rows, r + team.row());
+    if (!row.exists) row.offset = row.classes = 0;
+    f(team, row);
+  }
+}
+
+// Calls f(j, a) for runs of elements from j on, a[i][k] being element j + k of x[i]; to add something
+// up. Which elements come to which thread, and in which order, does not depend on addresses.
+template <class S, int inputs, class F>
+__device__ void visit(const Team& team, int n, int64_t stride, const S* const (&x)[inputs],
+                      const F& f) {
+  using T = Compute<S>;
+  constexpr int width = per_chunk<S>, in_flight = inputs == 1 ? 4 : inputs == 2 ? 2 : 1;
+  int chunks = 0;
+  if (stride == 1) {
+    chunks = n / width;
+    bool aligned = true;
+#pragma unroll
+    for (int i = 0; i < inputs; ++i) aligned &= elements_past_boundary(x[i]) == 0;
+    // A shifted load reads past its end, which may be the tensor's; one by one instead, in the same
+    // order and by the same thread.
+    const int safe = aligned || chunks * width < n ? chunks : chunks - 1;
+    for (int c = team.rank; c < chunks; c += in_flight * team.lanes) {
+      Chunk<S> raw[in_flight][inputs];
+#pragma unroll
+      for (int u = 0; u < in_flight; ++u) {
+        const int at = c + u * team.lanes;
+        if (at < safe) {
+#pragma unroll
+          for (int i = 0; i < inputs; ++i) raw[u][i] = load_chunk(x[i] + int64_t(at) * width);
+        } else if (at < chunks) {
+          for (int i = 0; i < inputs; ++i)
+#pragma unroll
+            for (int k = 0; k < width; ++k) raw[u][i].at[k] = x[i][int64_t(at) * width + k];
+        }
+      }
+#pragma unroll
+      for (int u = 0; u < in_flight; ++u) {
+        const int at = c + u * team.lanes;
+        if (at >= chunks) continue;
+        T a[inputs][width];
+#pragma unroll
+        for (int i = 0; i < inputs; ++i)
+#pragma unroll
+          for (int k = 0; k < width; ++k) a[i][k] = load(raw[u][i].at[k]);
+        f(at * width, a);
+      }
+    }
+  }
+  for (int j = chunks * width + team.rank; j < n; j += team.lanes) {
+    T a[inputs][1];
+#pragma unroll
+    for (int i = 0; i < inputs; ++i) a[i][0] = load(x[i][j * stride]);
+    f(j, a);
+  }
+}
+
+// Writes the elements of y: f(j, a, b) computes b[i], element j of y[i], from a[i], element j of x[i].
+// Chunks are those of y[0]'s addresses.
+template <class S, int inputs, int outputs, class F>
+__device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)[inputs],
+                    S* const (&y)[outputs], const F& f) {
+  using T = Compute<S>;
+  constexpr int width = per_chunk<S>, in_flight = inputs == 1 ? 2 : 1;
+  int head = n, chunks = 0;
+  if (stride == 1) {
+    head = (width - elements_past_boundary(y[0])) % width;
+    head = head < n ? head : n;
+    chunks = (n - head) / width;
+    bool aligned = true;
+#pragma unroll
+    for (int i = 0; i < inputs; ++i) aligned &= elements_past_boundary(x[i] + head) == 0;
+    if (!aligned && chunks > 0 && head + chunks * width == n) --chunks;  // as above
+    for (int c = team.rank; c < chunks; c += in_flight * team.lanes) {
+      Chunk<S> raw[in_flight][inputs];
+#pragma unroll
+      for (int u = 0; u < in_flight; ++u)
+        if (const int at = c + u * team.lanes; at < chunks)
+#pragma unroll
+          for (int i = 0; i < inputs; ++i) raw[u][i] = load_chunk(x[i] + head + int64_t(at) * width);
+#pragma unroll
+      for (int u = 0; u < in_flight; ++u) {
+        const int at = c + u * team.lanes;
+        if (at >= chunks) continue;
+        Chunk<S> result[outputs];
+#pragma unroll
+        for (int k = 0; k < width; ++k) {
+          T a[inputs], b[outputs];
+#pragma unroll
+          for (int i = 0; i < inputs; ++i) a[i] = load(raw[u][i].at[k]);
+          f(head + at * width + k, a, b);
+#pragma unroll
+          for (int i = 0; i < outputs; ++i) result[i].at[k] = store<S>(b[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < outputs; ++i) store_chunk(y[i] + head + int64_t(at) * width, result[i]);
+      }
+    }
+  }
+  const int middle = chunks * width;
+  for (int e = team.rank; e < n - middle; e += team.lanes) {
+    const int j = e < head ? e : e + middle;
+    T a[inputs], b[outputs];
+#pragma unroll
+    for (int i = 0; i < inputs; ++i) a[i] = load(x[i][j * stride]);
+    f(j, a, b);
+#pragma unroll
+    for (int i = 0; i < outputs; ++i) y[i][j * stride] = store<S>(b[i]);
+  }
+}
+
+template <class S>
+__device__ void fill_zero(const Team& team, S* y, int n, int64_t stride) {
+  constexpr int width = per_chunk<S>;
+  int head = n, chunks = 0;
+  if (stride == 1) {
+    head = (width - elements_past_boundary(y)) % width;
+    head = head < n ? head : n;
+    chunks = (n - head) / width;
+    for (int c = team.rank; c < chunks; c += team.lanes)
+      store_chunk(y + head + int64_t(c) * width, Chunk<S>{});
+  }
+  for (int e = team.rank; e < n - chunks * width; e += team.lanes)
+    y[(e < head ? e : e + chunks * width) * stride] = S{};
+}
+
+// A row's maximum, and the sum of exp(z - max) without the one term that is the maximum's own.
+template <class T, bool is_short>
+struct Exponentials {
+  static constexpr T infinity = SoftmaxConstants<T>::infinity;
+  T max = -infinity, rest = T(0);
+
+  FASTACT_FN static T exponential(T d) { return exp_negative < is_short && has_exp2 > (d); }
+
+  template <int n>
+  FASTACT_FN void add(const T (&z)[n]) {
+    T top = max, part = T(0);
+#pragma unroll
+    for (int k = 0; k < n; ++k) top = z[k] > top ? z[k] : top;
+    if (top > max) {
+      rest = max == -infinity ? rest : (rest + T(1)) * exponential(max - top);
+      max = top;
+      bool seen = false;
+#pragma unroll
+      for (int k = 0; k < n; ++k) {
+        const bool own = !seen & (z[k] == top);
+        seen |= own;
+        part += own ? T(0) : exponential(z[k] - top);
+      }
+    } else {  // nearly always
+      const T shift = max == -infinity ? T(0) : max;
+#pragma unroll
+      for (int k = 0; k < n; ++k) part += exponential(z[k] - shift);
+    }
+    rest += part;
+  }
+
+  // Of two parts of a row; the same whichever comes first.
+  FASTACT_FN friend Exponentials operator+(const Exponentials& a, const Exponentials& b) {
+    const bool above = a.max > b.max;
+    const T low = above ? b.max : a.max, low_rest = above ? b.rest : a.rest;
+    Exponentials sum;
+    sum.max = above ? a.max : b.max;
+    const T shrunk = (low_rest + T(1)) * exponential(low - sum.max);
+    sum.rest = (above ? a.rest : b.rest) + (low == -infinity ? low_rest : shrunk);
+    if (a.max == b.max && low != -infinity) sum.rest = (a.rest + b.rest) + T(1);
+    return sum;
+  }
+
+  // A row of nothing but -inf, or one with +inf, has no softmax: NaN, as in torch.
+  FASTACT_FN void finish() { max = max - max == T(0) ? max : T(0) * infinity; }
+
+  FASTACT_FN Exponentials shuffled(unsigned members, int distance) const {
+    Exponentials other;
+    other.max = fastact::shuffled(max, members, distance);
+    other.rest = fastact::shuffled(rest, members, distance);
+    return other;
+  }
+};
+
+// Of the row x of n classes, each logit z(x).
+template <class S, class Z>
+__device__ auto exponentials(const Team& team, const S* x, int n, int64_t stride, const Z& z) {
+  using T = Compute<S>;
+  using Sum = Exponentials<T, sizeof(S) == 2>;
+  Sum mine;
+  visit(team, n, stride, {x}, [&](int, auto& a) {
+    for (T& value : a[0]) value = z(value);
+    mine.add(a[0]);
+  });
+  Sum total = team.sum(mine);
+  total.finish();
+  return total;
+}
+
+}  // namespace
+}  // namespace fastact
