@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -35,7 +36,7 @@ struct Barrier {
 };
 
 struct Warp {
-  std::array<Barrier, 32> barriers;  // by the first of the lanes that take part
+  std::map<unsigned, Barrier> barriers;  // by the lanes that take part
   std::array<uint64_t, 32> slots;
 };
 
@@ -135,7 +136,7 @@ void wait_for_warp(unsigned members) {
   }
   const unsigned in_warp = thread_count - current / 32 * 32;
   if (in_warp < 32) members &= (1u << in_warp) - 1;
-  wait(warps[current / 32].barriers[__builtin_ctz(members)], unsigned(__builtin_popcount(members)));
+  wait(warps[current / 32].barriers[members], unsigned(__builtin_popcount(members)));
 }
 
 void run(dim3 blocks, dim3 threads, const std::function<void()>& kernel) {
