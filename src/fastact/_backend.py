@@ -33,6 +33,15 @@ def _compiled_info() -> BackendInfo:
     return BackendInfo("compiled", True, f"CPU, {cpu.isa} of {', '.join(cpu.isas)}")
 
 
+def _with_gpu(compiled: BackendInfo) -> BackendInfo:
+    """What the compiled kernels can do on a GPU, too. Loads their library."""
+    if not compiled.available:
+        return compiled
+    cuda = _library.cuda()
+    on_gpu = cuda.error or f"{cuda.detail}; only when forced, as they are not measured yet"
+    return BackendInfo(compiled.name, True, f"{compiled.detail}; GPU: {on_gpu}")
+
+
 def _numba_info() -> BackendInfo:
     if _private.MISSING:
         return BackendInfo("numba", False, _private.MISSING)
@@ -50,7 +59,7 @@ def backends() -> list[BackendInfo]:
         ['compiled', 'numba', 'torch']
     """
     return [
-        _compiled_info(),
+        _with_gpu(_compiled_info()),
         _numba_info(),
         BackendInfo("torch", True, f"torch {torch.__version__}"),
     ]
@@ -63,6 +72,7 @@ class Choice:
     name: str
     functions: dict[str, _autograd.Functions]  # by op; empty: torch's own ops answer
     cutoffs: bool  # whether small tensors go to torch
+    on_cuda: bool = False  # whether they take CUDA tensors, if there are kernels for them
 
 
 def _resolve(name: str) -> Choice:
@@ -86,7 +96,8 @@ def _resolve(name: str) -> Choice:
         from . import _numba
 
         _numba.register()
-    return Choice(name, _autograd.functions(namespace), name == "auto")
+    # "auto" leaves GPUs to torch until our kernels are measured there.
+    return Choice(name, _autograd.functions(namespace), name == "auto", name == "compiled")
 
 
 class _State:

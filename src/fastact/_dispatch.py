@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import Parameter
 
+from . import _library
 from ._autograd import Functions, transforms_active
 from ._backend import STATE
 from ._pointwise import gate_and_up
@@ -23,10 +24,18 @@ def _serves(x: Tensor) -> bool:
     """Whether a kernel of ours takes this tensor."""
     return (
         (type(x) in PLAIN or torch.compiler.is_compiling())
-        and x.is_cpu
+        and (x.is_cpu or (x.is_cuda and STATE.choice.on_cuda and _library.cuda().error is None))
         and x.dtype in _DTYPES
         and x.layout is torch.strided
     )
+
+
+def _where(x: Tensor) -> str:
+    """The devices of the backend in force; why not a GPU, where x is there."""
+    if not STATE.choice.on_cuda:
+        return "the CPU"
+    error = _library.cuda().error if x.is_cuda else None
+    return f"the CPU ({error})" if error else "the CPU and CUDA devices"
 
 
 def is_served(op: str, argument: str, x: object) -> bool:
@@ -39,7 +48,7 @@ def is_served(op: str, argument: str, x: object) -> bool:
     if choice.name in ("compiled", "numba"):
         raise NotImplementedError(
             f"{op}(): the backend {choice.name!r} takes strided float32, float64, bfloat16 and "
-            f"float16 tensors on the CPU; argument '{argument}' is a {type(x).__name__} of "
+            f"float16 tensors on {_where(x)}; argument '{argument}' is a {type(x).__name__} of "
             f"{x.dtype} on {x.device} ({x.layout})"
         )
     return False

@@ -39,13 +39,24 @@ def library(namespace: str) -> torch.library.Library:
     return _libraries[namespace]
 
 
+def _find(name: str) -> Path | None:
+    """A library of this package; in an editable install it has two folders, sources and built."""
+    from . import __path__ as folders
+
+    for folder in folders:
+        for path in sorted(Path(folder, "lib").glob(f"{name}.*")):
+            return path
+    return None
+
+
 class CpuLibrary:
     """``libfastact_cpu.so``, or the reason why there is none."""
 
     def __init__(self) -> None:
         self.error: str | None = None
         self._c: ctypes.CDLL | None = None
-        path = self._find()
+        named = os.environ.get("FASTACT_LIBRARY")  # a build under sanitizers, say
+        path = Path(named) if named else _find("libfastact_cpu")
         if path is None:
             self.error = (
                 "fastact was installed without compiled kernels; to get them, install a C++20 "
@@ -71,18 +82,6 @@ class CpuLibrary:
         if forced := os.environ.get("FASTACT_CPU_ISA"):
             self.use_isa(forced)
 
-    @staticmethod
-    def _find() -> Path | None:
-        if named := os.environ.get("FASTACT_LIBRARY"):  # a build under sanitizers, say
-            return Path(named)
-        # In an editable install the package has two folders: sources, and what was built.
-        from . import __path__ as folders
-
-        for folder in folders:
-            for path in sorted(Path(folder, "lib").glob("libfastact_cpu.*")):
-                return path
-        return None
-
     @property
     def isas(self) -> tuple[str, ...]:
         """The instruction sets that can be used here, best first."""
@@ -102,6 +101,46 @@ class CpuLibrary:
                 f"FASTACT_CPU_ISA={name!r} is not available here; expected one of "
                 f"{', '.join(self.isas) or 'none: there are no compiled kernels'}"
             )
+
+
+class CudaLibrary:
+    """``libfastact_cuda.so``, or the reason why it is of no use here. Starts no CUDA context."""
+
+    def __init__(self) -> None:
+        self.error: str | None = None
+        self.detail = ""
+        path = _find("libfastact_cuda")
+        if path is None:
+            self.error = "fastact was installed without CUDA kernels"
+        elif torch.version.cuda is None:
+            self.error = f"torch {torch.__version__} is built without CUDA"
+        elif cpu().error:
+            self.error = cpu().error
+        else:
+            self._load(path)
+
+    def _load(self, path: Path) -> None:
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:
+            self.error = f"{path.name} could not be loaded: {error}"
+            return
+        library.fastact_cuda_problem.restype = ctypes.c_char_p
+        library.fastact_cuda_architectures.restype = ctypes.c_char_p
+        version = library.fastact_cuda_version()
+        self.detail = (
+            f"CUDA {version // 1000}.{version % 1000 // 10} for sm_"
+            + library.fastact_cuda_architectures().decode().replace(" ", ", ")
+        )
+        problem = library.fastact_cuda_problem()
+        if problem is not None:
+            self.error = f"the CUDA kernels cannot run: {problem.decode()}"
+
+
+@cache
+def cuda() -> CudaLibrary:
+    """Loads the compiled CUDA library, once."""
+    return CudaLibrary()
 
 
 @cache
