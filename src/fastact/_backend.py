@@ -63,6 +63,7 @@ class Choice:
     name: str
     functions: dict[str, _autograd.Functions]  # by op; empty: torch's own ops answer
     cutoffs: bool  # whether small tensors go to torch
+    source: str = "torch"  # whose kernels those are
 
 
 def _resolve(name: str) -> Choice:
@@ -86,7 +87,7 @@ def _resolve(name: str) -> Choice:
         from . import _numba
 
         _numba.register()
-    return Choice(name, _autograd.functions(namespace), name == "auto")
+    return Choice(name, _autograd.functions(namespace), name == "auto", source)
 
 
 class _State:
