@@ -80,7 +80,8 @@ check-wheel: wheel wheel-any  ## Installs the wheels into an empty environment a
 	$(CHECK)/bin/pip install -q "$(TORCH)"
 	$(CHECK)/bin/pip install -q dist/*-any.whl
 	cd $(CHECK) && bin/python ../../tools/smoke.py numba
-	CXX=/bin/false $(BIN)/pip wheel -v --no-build-isolation --no-deps -w build/no-compiler . 2>&1 \
+	CXX=/bin/false $(BIN)/pip wheel -v --no-build-isolation --no-deps -Cbuild-dir=build/no-compiler/tree \
+		-w build/no-compiler . 2>&1 \
 		| grep -o "No C++ compiler was found: .*"
 	$(CHECK)/bin/pip install -q --force-reinstall --no-deps build/no-compiler/*.whl
 	cd $(CHECK) && bin/python ../../tools/smoke.py numba

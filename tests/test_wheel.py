@@ -26,7 +26,7 @@ def mypy(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = folder / "user.py"
     path.write_text(code)
     environment = dict(os.environ)
-    if ROOT / "src" / "fastact" == Path(fastact.__file__).parent:
+    if Path(fastact.__file__).parent == ROOT / "src" / "fastact":
         environment["MYPYPATH"] = str(ROOT / "src")  # editable: mypy runs no import hooks
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", str(path)]
     return subprocess.run(
