@@ -213,10 +213,17 @@ def hooks(model):
 
 def test_hooks_go_also_after_an_exception():
     model = net(nn.ReLU())
-    with pytest.raises(ZeroDivisionError), fastact.monitor(model, every=1) as record:
-        train(model, 1)
-        assert hooks(model)
-        raise ZeroDivisionError
+    record = None
+
+    def fails():
+        nonlocal record
+        with fastact.monitor(model, every=1) as record:
+            train(model, 1)
+            assert hooks(model)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert not hooks(model)
     train(model, 1)
     assert record.steps == [0]
