@@ -14,6 +14,8 @@ NEEDED = ("click", "rich")
 def main() -> None:
     """Runs the command line, or says in one sentence what it lacks."""
     try:
+        import rich  # noqa: F401
+
         from .app import app
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -21,7 +20,6 @@ class Commands(click.Group):
         """Runs a command and exits with its code."""
         try:
             code = super().main(*args, **{**settings, "standalone_mode": False})
-            sys.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             code = exits.USAGE
@@ -36,10 +34,6 @@ class Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             click.echo("Interrupted.", err=True)
             code = exits.INTERRUPTED
-        except BrokenPipeError:
-            # Whoever read the output has enough. Python would complain once more on leaving.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = exits.OK
         sys.exit(code or exits.OK)
 
 

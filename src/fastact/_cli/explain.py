@@ -64,26 +64,29 @@ def example(dtype: torch.dtype, numel: int, grad: bool, device: str) -> Tensor:
         return torch.empty(numel, dtype=dtype, device=device, requires_grad=grad)
 
 
+def limits(op: str, classes: int) -> tuple[int, int]:
+    """The cutoffs of an op, in elements of its input."""
+    if op in LOSSES:
+        return cutoffs(LOSSES[op], classes)
+    if op in HALVES:
+        plain, grad = GATES[HALVES[op]]
+        return 2 * plain, 2 * grad
+    return GATES[PAIRS[op]] if op in PAIRS else ACTIVATIONS[op].cutoffs
+
+
 def answer(op: str, x: Tensor, classes: int) -> Answer:
     """Who would answer a call of an op; raises what the call would."""
-    records = x.requires_grad
+    records, known = x.requires_grad, limits(op, classes)
     if op in LOSSES:
-        kernel = LOSSES[op]
-        limits = cutoffs(kernel, classes)
-        why = loss_why_torch(kernel, records, x, classes)
-    elif op in HALVES:
-        gate, up = GATES[HALVES[op]]
-        limits = (2 * gate, 2 * up)
-        why = why_torch(op, x, x.numel(), limits, records)
+        why = loss_why_torch(LOSSES[op], records, x, classes)
     else:
-        limits = GATES[PAIRS[op]] if op in PAIRS else ACTIVATIONS[op].cutoffs
-        why = why_torch(op, x, x.numel(), limits, records)
+        why = why_torch(op, x, x.numel(), known, records)
     if why:
-        return Answer("torch", because(why, limits[records]))
+        return Answer("torch", because(why, known[records]))
     name = STATE.choice.source
     if not STATE.choice.cutoffs:
         return Answer(name, "it is forced")
-    return Answer(name, f"it is measured to be faster from {limits[records]:,} elements on")
+    return Answer(name, f"it is measured to be faster from {known[records]:,} elements on")
 
 
 def because(why: str, limit: int) -> str:
