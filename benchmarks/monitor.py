@@ -2,8 +2,8 @@
 
     python benchmarks/monitor.py
 
-The networks are those of examples/digits.py. With every=20 a period of twenty steps is timed, one of
-which is recorded.
+The networks are those of examples/digits.py. A period of twenty steps is timed, of which
+every=20 records one.
 """
 
 from __future__ import annotations

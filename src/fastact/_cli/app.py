@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -103,3 +104,41 @@ def check(ops: tuple[str, ...], step: int, backend: str | None) -> int:
     from .check import run
 
     return run(ops, step, backend)
+
+
+@app.command()
+@click.argument("ops", nargs=-1, metavar="[OP]...")
+@click.option("--full", is_flag=True, help="Every op, dtype, size and pass, not a minute's worth.")
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only these.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("fastact-bench/results.json"),
+    show_default=True,
+    help="Pictures are drawn beside it.",
+)
+def bench(**options: Any) -> int:
+    """Compares the speed with torch's: a table, JSON and pictures.
+
+    Without OPS, those that have a required speed.
+    """
+    from .scripts import bench
+
+    return bench(**options)
+
+
+@app.command()
+@click.option("--quick", is_flag=True, help="A few epochs, to see that everything works.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("fastact-demo"),
+    show_default=True,
+    help="Folder for the pictures.",
+)
+def demo(**options: Any) -> int:
+    """Trains small networks with torch.nn and with fastact.nn side by side."""
+    from .scripts import demo
+
+    return demo(**options)
