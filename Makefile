@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
 .PHONY: help demo test exhaustive lint format wheel wheel-any check-wheel sanitize \
-	bench bench-overhead bench-compare cutoffs clean
+	bench bench-overhead bench-compare bench-monitor cutoffs clean
 
 help:  ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -102,6 +102,9 @@ bench-overhead: $(BIN)/.extra-benchmark  ## Times one call on one element
 bench-compare: $(BIN)/.extra-benchmark  ## Compares the working tree with BASE=<revision>
 	@test -n "$(BASE)" || { echo "make bench-compare BASE=<revision>" >&2; exit 2; }
 	$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
+
+bench-monitor: $(BIN)/.extra-benchmark  ## Times a training step with fastact.monitor
+	$(BIN)/python benchmarks/monitor.py
 
 cutoffs: $(BIN)/.extra-benchmark  ## Measures from which size on the kernels beat torch
 	$(BIN)/python benchmarks/cutoffs.py $(ARGS)

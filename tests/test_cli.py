@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastact
 from fastact import _backend
 from fastact import functional as F
-from fastact._cli import check, doctor, exits, explain
+from fastact._cli import check, doctor, exits, explain, scripts
 from fastact._cli.app import app
 from fastact._registry import ACTIVATIONS
 
