@@ -272,6 +272,9 @@ def test_explain_knows_the_example_of_the_issue(auto):
     result = invoke(*arguments, "--grad")
     assert result.stdout.startswith("compiled answers gelu")
     assert f"from {row.cutoff_grad:,} elements on" in result.stdout
+    for numel, who in ((row.cutoff_grad, "compiled"), (row.cutoff_grad - 1, "torch")):
+        result = invoke("explain", "gelu", "--grad", "--numel", str(numel))
+        assert result.stdout.startswith(f"{who} answers")
 
 
 def test_explain_a_device_that_is_not_there(auto):

@@ -320,6 +320,17 @@ def test_select():
     assert dead_of(record) == [DEAD / UNITS] * 3
 
 
+def test_a_negative_slope_is_one():
+    class Negative(nn.Module):
+        def forward(self, x):
+            return torch.where(x > 0, -x, 0.0)
+
+    model = net(Negative())
+    with fastact.monitor(model, every=1, select=lambda m: isinstance(m, Negative)) as record:
+        train(model)
+    assert dead_of(record) == [DEAD / UNITS] * 3
+
+
 def test_wrong_arguments():
     with pytest.raises(TypeError, match="model must be a Module, not function"):
         fastact.monitor(lambda x: x)

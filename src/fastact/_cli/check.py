@@ -38,7 +38,7 @@ class Line:
 
     @property
     def holds(self) -> bool:
-        """Whether the bound is kept; NaN is not."""
+        """Whether the bound is kept."""
         return self.ours <= self.bound
 
 
