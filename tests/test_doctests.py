@@ -14,7 +14,10 @@ from fastact.functional import activations, gated
 README = Path(__file__).parent.parent / "README.md"
 
 
-@pytest.mark.parametrize("module", [activations, gated, _backend, _monitor], ids=lambda m: m.__name__)
+MODULES = (activations, gated, _backend, _monitor)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_docstrings(module):
     results = doctest.testmod(module)
     assert results.attempted > 0
