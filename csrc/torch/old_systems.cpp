@@ -16,9 +16,7 @@ char __libc_single_threaded = 0;
 
 namespace std {
 // GLIBCXX_3.4.29: what std::allocator calls for a size that no memory has.
-void __throw_bad_array_new_length() {
-  throw bad_array_new_length();
-}
+void __throw_bad_array_new_length() { throw bad_array_new_length(); }
 // GLIBCXX_3.4.29 and 3.4.26: streams, of which torch's headers make error messages.
 template basic_stringstream<char>::basic_stringstream();
 template basic_ostringstream<char>::basic_ostringstream();
