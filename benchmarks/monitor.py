@@ -17,7 +17,7 @@ from torch import nn
 
 import fastact
 
-BUDGET = Budget(seconds=15, least=9)
+BUDGET = Budget(seconds=8, least=9)
 PERIOD = 20
 
 
