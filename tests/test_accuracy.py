@@ -7,6 +7,7 @@ import torch
 from support import BACKENDS, ISAS, UNARY, labels
 
 import fastact
+from fastact._cli.accuracy import FROM_OUTPUT, SELF_GATED
 from fastact._library import NAMESPACES
 
 # Bounds in ulp of max(|exact|, largest term). Those of curvatures are 4 to 10 % above the largest
@@ -20,10 +21,6 @@ WORSE = {
     ("mish", "curvature"): 7.2,  # 6.60 at 6.13
 }
 
-# x F(x): the slope F + x F' and the curvature 2 F' + x F'' are sums of terms of opposite signs.
-GATED = {"gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "hardswish"}
-# Whose slope follows from an output that is not exact: how much a change of the output moves it.
-FROM_OUTPUT = {"sigmoid": 1, "tanh": 2}
 KNOWN = [case for case in UNARY if case.row.name in exact.VALUES]
 
 
@@ -33,7 +30,7 @@ def bound(case, kind):
 
 def scales(case, x, value, slope, curvature):
     """The largest term of slope and of curvature."""
-    if case.row.name in GATED:
+    if case.row.name in SELF_GATED:
         ratio = torch.where(x == 0, 0.0, value / x)
         other = slope - ratio
         term = torch.where(x == 0, 0.0, 2 * other / x)

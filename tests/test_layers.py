@@ -27,6 +27,9 @@ ORDER = (
     "functional",
     "autograd",
     "nn",
+    "_monitor",
+    "_cli",
+    "__main__",
     "__init__",
 )
 

@@ -7,6 +7,7 @@ for the Functions beneath them, ``torch.ops.fastact`` for the registered ops.
 
 from . import autograd, functional, nn
 from ._backend import BackendInfo, backend, backends
+from ._monitor import monitor
 from ._version import __version__
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "backend",
     "backends",
     "functional",
+    "monitor",
     "nn",
 ]

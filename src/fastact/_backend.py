@@ -72,6 +72,7 @@ class Choice:
     name: str
     functions: dict[str, _autograd.Functions]  # by op; empty: torch's own ops answer
     cutoffs: bool  # whether small tensors go to torch
+    source: str = "torch"  # whose kernels those are
     on_cuda: bool = False  # whether they take CUDA tensors, if there are kernels for them
 
 
@@ -97,7 +98,9 @@ def _resolve(name: str) -> Choice:
 
         _numba.register()
     # "auto" leaves GPUs to torch until our kernels are measured there.
-    return Choice(name, _autograd.functions(namespace), name == "auto", name == "compiled")
+    return Choice(
+        name, _autograd.functions(namespace), name == "auto", source, on_cuda=name == "compiled"
+    )
 
 
 class _State:

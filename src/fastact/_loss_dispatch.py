@@ -14,7 +14,7 @@ from . import _compositions
 from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
 from ._backend import STATE
 from ._compositions import REDUCTIONS, class_dim
-from ._dispatch import PLAIN, apply, is_served
+from ._dispatch import PLAIN, apply, why_torch
 from ._family import as_tuple
 
 # Fewer elements than this go to torch in "auto", without and with a gradient to record: measured by
@@ -32,16 +32,17 @@ CUTOFFS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
 SMALLEST = {op: min(map(min, cutoffs)) for op, cutoffs in CUTOFFS.items()}
 
 
-def _is_small(op: str, records: bool, x: Tensor, classes: int) -> bool:
-    n = x.numel()
-    kind = 0 if classes <= 64 else 1 if classes < 512 else 2
-    return bool(n < CUTOFFS[op][kind][records])
+def cutoffs(op: str, classes: int | None) -> tuple[int, int]:
+    """Those of rows of so many classes; (0, 0) for None: torch cannot do what is asked for."""
+    if classes is None:
+        return (0, 0)
+    return CUTOFFS[op][0 if classes <= 64 else 1 if classes < 512 else 2]
 
 
-def _answers(
+def loss_why_torch(
     op: str, records: bool, x: Tensor, classes: int | None, others: tuple[Tensor | None, ...] = ()
-) -> bool:
-    """Whether a kernel of ours answers; "auto" leaves to torch what it does faster.
+) -> str:
+    """Why torch answers, as :func:`_dispatch.why_torch`.
 
     Args:
         op: the op.
@@ -54,7 +55,7 @@ def _answers(
     if choice.functions and op not in choice.functions:
         if choice.name != "auto":
             raise NotImplementedError(f"{op}(): the backend {choice.name!r} has no kernel for it")
-        return False
+        return "the backend in use has no kernel for it"
     for name, t in zip(("target", "weight", "pos_weight"), others, strict=False):
         if t is not None and not (type(t) in PLAIN or torch.compiler.is_compiling()):
             if choice.name in ("compiled", "numba"):
@@ -62,10 +63,15 @@ def _answers(
                     f"{op}(): the backend {choice.name!r} takes plain tensors; argument "
                     f"{name!r} is a {type(t).__name__}"
                 )
-            return False
-    return is_served(op, "input", x) and not (
-        choice.cutoffs and classes is not None and _is_small(op, records, x, classes)
-    )
+            return f"the kernels take plain tensors, and {name} is none"
+    return why_torch(op, x, x.numel(), cutoffs(op, classes), records)
+
+
+def _answers(
+    op: str, records: bool, x: Tensor, classes: int | None, others: tuple[Tensor | None, ...] = ()
+) -> bool:
+    """Whether a kernel of ours answers."""
+    return not loss_why_torch(op, records, x, classes, others)
 
 
 def is_tiny(op: str, x: Tensor) -> bool:

@@ -8,6 +8,7 @@ fastact.backends() repeats it, and every call goes to torch's own ops.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ cross_entropy_loss = getattr(torch._C._nn, "cross_entropy_loss", None)
 nll_loss_nd = getattr(torch._C._nn, "nll_loss_nd", None)
 # The one tensor subclass that behaves as a plain tensor in everything that matters here.
 FakeTensor = _find(torch._subclasses, "FakeTensor", torch.Tensor)
+# Tensors without memory, also of devices that are not there; else real ones do.
+FakeTensorMode: Any = getattr(torch._subclasses, "FakeTensorMode", nullcontext)
 
 MISSING: str | None = None
 if _missing:
