@@ -36,6 +36,7 @@ html_title = f"fastact {release}"
 html_static_path = ["_static"]
 html_css_files = ["fastact.css"]
 html_show_sourcelink = False
+html_show_copyright = False
 templates_path: list[str] = []
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

@@ -78,7 +78,7 @@ def page(path: Path) -> str:
     ops, versions = data["ops"], data["versions"]
     return (
         f"fastact {versions['fastact']} (instruction set {versions['isa']}), torch "
-        f"{versions['torch']}. float32: every {data['step']}th bit pattern, {data['inputs']:,} "
+        f"{versions['torch']}. float32: one bit pattern in {data['step']}, {data['inputs']:,} "
         "finite inputs; bfloat16 and float16: every finite input.\n\n"
         f"## Worst error in float32, in ulp\n\n{side_by_side(ops, 'fp32', ulp)}"
         "**+** marks results that are infinite or NaN where the exact one is finite; they are not "

@@ -26,7 +26,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 THEMES = {"light": "#303132", "dark": "#d0d3d6"}  # the colour of text and lines
 LIMIT = 5.0
 JUMP = 0.05  # between neighbouring points: no smooth curve here moves as fast
-CLIPPED = 4.2  # the most that is drawn to either side of zero
+CLIPPED = 0.84  # of the limit: the most that is drawn to either side of zero
 
 
 @contextmanager
@@ -105,7 +105,8 @@ def panels(
                 plot(axes, x, ys[KINDS.index(kind)], color=colour, label=label)
             axes.set(title=kind, xlabel=xlabel, xlim=(-limit, limit))
             low, high = axes.get_ylim()
-            axes.set_ylim(max(min(low, -0.15), -CLIPPED), min(max(high, 0.15), CLIPPED))
+            most = CLIPPED * limit
+            axes.set_ylim(max(min(low, -0.15), -most), min(max(high, 0.15), most))
             axes.axhline(0, color=ink, linewidth=0.7, zorder=1)
             axes.axvline(0, color=ink, linewidth=0.7, zorder=1)
         if len(curves) > 1:

@@ -25,6 +25,10 @@ OTHERS: dict[str, tuple[float, ...]] = {
 }
 
 
+# Of the x-axis, where something happens beyond the usual one.
+LIMITS = {"relu6": 8.0}
+
+
 def public(row: Activation) -> Callable[..., Tensor]:
     """The function that a user calls."""
     name, keywords = families.function(row.name)
@@ -49,7 +53,7 @@ def signature(row: Activation) -> str:
 
 def source(name: str) -> str:
     """Where the equation comes from, by the function's docstring."""
-    found = re.search(r"Sources?: (.*?)$", inspect.getdoc(getattr(F, name)) or "", re.M | re.S)
+    found = re.search(r"Sources?: (.*)", inspect.getdoc(getattr(F, name)) or "", re.S)
     return " ".join(found[1].split()) if found else ""
 
 
@@ -66,7 +70,7 @@ def section(row: Activation, folder: Path) -> str:
             )
             for values in (row.defaults, OTHERS[row.name])
         ]
-    figures.panels(curves, folder / row.name)
+    figures.panels(curves, folder / row.name, limit=LIMITS.get(row.name, figures.LIMIT))
     name, _ = families.function(row.name)
     module = families.module(row)
     alt = f"Value, slope and curvature of {row.symbol}"
@@ -81,7 +85,8 @@ def family(page: str, folder: Path) -> str:
     """All activations of a page, first in one picture and then one by one."""
     rows = families.rows(page)
     stem = f"family-{page}"
-    figures.panels([(row.symbol, public(row)) for row in rows], folder / stem)
+    limit = max(LIMITS.get(row.name, figures.LIMIT) for row in rows)
+    figures.panels([(row.symbol, public(row)) for row in rows], folder / stem, limit=limit)
     names = ", ".join(row.symbol for row in rows)
     overview = picture(stem, f"Values, slopes and curvatures of {names}")
     return overview + "".join(section(row, folder) for row in rows)
@@ -164,4 +169,25 @@ def losses(folder: Path) -> str:
             f"{picture(name, f'Value, slope and curvature of {name}')}"
             f"{{py:func}}`{name} <fastact.functional.{name}>`. {source(name)}\n\n"
         )
+    return text
+
+
+# The modules of fastact.functional, in the order of the page.
+API = {
+    "activations": "Activations",
+    "gated": "Gated activations",
+    "softmax": "Softmax",
+    "losses": "Losses",
+}
+
+
+def api() -> str:
+    """The functions, grouped as their sources are and in the same order."""
+    functions = [getattr(F, name) for name in F.__all__]
+    text = ""
+    for module, title in API.items():
+        found = [f for f in functions if f.__module__ == f"{F.__name__}.{module}"]
+        found.sort(key=lambda f: f.__code__.co_firstlineno)
+        lines = "".join(f".. autofunction:: fastact.functional.{f.__name__}\n" for f in found)
+        text += f"## {title}\n\n```{{eval-rst}}\n{lines}```\n\n"
     return text

@@ -25,6 +25,7 @@ def everything(folder: Path) -> None:
         for page in families.PAGES:
             (folder / f"{page}.md").write_text(pages.family(page, folder))
         (folder / "gated.md").write_text(pages.gated(folder))
+        (folder / "functional.md").write_text(pages.api())
         (folder / "losses.md").write_text(pages.losses(folder))
     (folder / "accuracy.md").write_text(accuracy.page(ROOT / "docs/data/accuracy.json"))
     sources = sorted((ROOT / "benchmarks/results").glob("*.json"))
