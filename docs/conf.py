@@ -6,10 +6,9 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 # The generator reads the benchmarks' files with the benchmarks' own code.
-sys.path[:0] = [str(DOCS / "generator"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(DOCS), str(ROOT / "benchmarks")]
 
-import mathml  # noqa: E402
-import write  # noqa: E402
+from generator import mathml, write  # noqa: E402
 
 import fastact  # noqa: E402
 

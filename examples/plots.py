@@ -230,3 +230,20 @@ def draw_dead_units(
         figure.suptitle("Too high a learning rate: units that no input moves", fontweight="bold")
         figure.savefig(path)
         plt.close(figure)
+
+
+def draw_losses(comparison: Comparison, title: str, path: Path) -> None:
+    """Draw one network's loss, test accuracy and the gradient of its first and last weights."""
+    left, right = comparison.torch, comparison.fastact
+    with plt.style.context(STYLE):
+        figure, (loss, accuracy, gradient) = plt.subplots(1, 3, figsize=(12, 3.8))
+        draw_pair(loss, left.loss, right.loss, BLUE)
+        draw_pair(accuracy, left.accuracy, right.accuracy, VERMILION)
+        draw_gradients(gradient, comparison)
+        loss.set(title=LOSS, xlabel="epoch")
+        accuracy.set(title=ACCURACY, xlabel="epoch", ylim=(0, None))
+        gradient.set(title=f"{GRADIENT} of each weight", xlabel="epoch")
+        loss.legend(handles=pair_legend(), frameon=False)
+        figure.suptitle(title, fontweight="bold")
+        figure.savefig(path)
+        plt.close(figure)

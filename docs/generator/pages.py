@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import families
-import figures
 import torch
 from torch import Tensor
 
 from fastact import functional as F
 from fastact._registry import Activation
+
+from . import families, figures
 
 # Drawn beside the defaults, where a parameter changes the shape.
 OTHERS: dict[str, tuple[float, ...]] = {

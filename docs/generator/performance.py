@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pictures
-from accuracy import table
 from cases import FAMILIES
 from results import Results, Row
+
+from .accuracy import table
 
 NO_GPU = "Not yet measured on a GPU.\n\n"
 TITLES = {

@@ -6,12 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import accuracy
-import families
-import pages
-import performance
-
 import fastact
+
+from . import accuracy, families, pages, performance
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ("circles", "dead_units")
