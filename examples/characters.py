@@ -24,7 +24,7 @@ LAYERS = 2
 # characters: an epoch is the training part once.
 CHARACTERS = 60_000
 TEST_WINDOWS = 64
-RECIPE = Recipe(epochs=8, batch_size=8, learning_rate=2e-3)
+RECIPE = Recipe(epochs=7, batch_size=8, learning_rate=2e-3)
 QUICK_RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=2e-3)
 QUICK_CHARACTERS = 10_000
 SAMPLE = 160  # characters
