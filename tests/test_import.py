@@ -87,9 +87,9 @@ def test_exports_only_the_c_interface():
     assert ours == {"fastact_cpu_isa", "fastact_cpu_isas", "fastact_cpu_use_isa"}
 
 
-def test_each_isa_object_exports_one_symbol():
+def test_each_isa_object_exports_only_names_of_that_isa():
     root = Path(__file__).parent.parent
-    objects = sorted(root.glob("build/*/CMakeFiles/fastact_cpu_*.dir/csrc/cpu/kernels.cpp.o"))
+    objects = sorted(root.glob("build/*/CMakeFiles/fastact_cpu_*.dir/csrc/cpu/*.cpp.o"))
     objects = [o for o in objects if "sanitize" not in o.parts]
     if not objects:
         pytest.skip("no build tree")
@@ -97,8 +97,10 @@ def test_each_isa_object_exports_one_symbol():
         isa = path.parts[-4].removeprefix("fastact_cpu_").removesuffix(".dir")
         lines = output_of("nm", "-C", "--defined-only", str(path)).splitlines()
         visible = [ln for ln in lines if re.search(r" [A-Z] ", ln) and "DW.ref" not in ln]
-        assert len(visible) == 1, (path, visible[:5])
-        assert visible[0].endswith(f"fastact::cpu::table_{isa}")
+        # A template of the STL would be here, for the linker to keep one instruction set's copy.
+        assert visible, path
+        for line in visible:
+            assert re.search(rf" fastact::cpu::\w+_{isa}(\(.*\))?$", line), (path, line)
 
 
 def test_wrong_environment_is_refused():
