@@ -70,5 +70,5 @@ def page(sources: list[Path], folder: Path) -> str:
     cpus = [path for path in sources if path not in gpus]
     text = "## CPU\n\n" + "".join(run(path, folder) for path in cpus)
     if not cpus:
-        text += "Not yet measured.\n\n"
+        text += "No results are committed yet; README.md has figures.\n\n"
     return text + "## GPU\n\n" + ("".join(run(path, folder) for path in gpus) or NO_GPU)
