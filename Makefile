@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
 .PHONY: help demo test exhaustive lint format wheel wheel-any check-wheel sanitize emulate \
-	bench bench-overhead bench-compare bench-monitor cutoffs clean
+	bench bench-overhead bench-compare bench-monitor cutoffs docs clean
 
 help:  ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -111,6 +111,10 @@ bench-monitor: $(BIN)/.extra-benchmark  ## Times a training step with fastact.mo
 
 cutoffs: $(BIN)/.extra-benchmark  ## Measures from which size on the kernels beat torch
 	$(BIN)/python benchmarks/cutoffs.py $(ARGS)
+
+docs: $(BIN)/.extra-docs  ## Builds the documentation site into build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 clean:  ## Removes what was built
 	rm -rf build dist $(BIN)/.fastact

@@ -108,7 +108,7 @@ def test_exports_only_the_c_interface():
     assert ours == {"fastact_cpu_isa", "fastact_cpu_isas", "fastact_cpu_use_isa"}
 
 
-def test_each_isa_object_exports_tables_of_its_own_alone():
+def test_each_isa_object_exports_only_names_of_that_isa():
     root = Path(__file__).parent.parent
     objects = sorted(root.glob("build/*/CMakeFiles/fastact_cpu_*.dir/csrc/cpu/*.cpp.o"))
     objects = [o for o in objects if "sanitize" not in o.parts]
@@ -118,9 +118,10 @@ def test_each_isa_object_exports_tables_of_its_own_alone():
         isa = path.parts[-4].removeprefix("fastact_cpu_").removesuffix(".dir")
         lines = output_of("nm", "-C", "--defined-only", str(path)).splitlines()
         visible = [ln for ln in lines if re.search(r" [A-Z] ", ln) and "DW.ref" not in ln]
+        # A template of the STL would be here, for the linker to keep one instruction set's copy.
         assert visible, path
-        foreign = [ln for ln in visible if not re.search(rf" fastact::cpu::\w+_{isa}\b", ln)]
-        assert not foreign, (path, foreign[:5])
+        for line in visible:
+            assert re.search(rf" fastact::cpu::\w+_{isa}(\(.*\))?$", line), (path, line)
 
 
 def test_wrong_environment_is_refused():
