@@ -22,11 +22,14 @@ ORDER = (
     "_numba",
     "_autograd",
     "_backend",
+    "_dtensor",
     "_dispatch",
     "_loss_dispatch",
     "functional",
     "autograd",
     "nn",
+    "_shards",
+    "distributed",
     "__init__",
 )
 

@@ -11,6 +11,7 @@ from torch.nn.parameter import Parameter
 
 from ._autograd import Functions, transforms_active
 from ._backend import STATE
+from ._dtensor import is_dtensor
 from ._pointwise import gate_and_up
 from ._private import FakeTensor, below_autograd
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
@@ -22,7 +23,7 @@ _DTYPES = frozenset(DTYPES)
 def _serves(x: Tensor) -> bool:
     """Whether a kernel of ours takes this tensor."""
     return (
-        (type(x) in PLAIN or torch.compiler.is_compiling())
+        (type(x) in PLAIN or torch.compiler.is_compiling() or is_dtensor(x))
         and x.is_cpu
         and x.dtype in _DTYPES
         and x.layout is torch.strided
@@ -43,6 +44,14 @@ def is_served(op: str, argument: str, x: object) -> bool:
             f"{x.dtype} on {x.device} ({x.layout})"
         )
     return False
+
+
+def compiles_to_torch() -> bool:
+    """Whether torch's own pointwise ops are traced: a compiler fuses them with their neighbours.
+
+    Asked before any size is looked at, on which a compiled graph would depend from then on.
+    """
+    return STATE.choice.cutoffs and torch.compiler.is_compiling()
 
 
 def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -77,7 +86,9 @@ def apply(functions: Functions, records: bool, *args: Any) -> Any:
 
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """An elementwise activation of one tensor."""
-    if STATE.choice.cutoffs and type(x) in PLAIN and x.numel() < row.smallest:
+    if STATE.choice.cutoffs and (
+        torch.compiler.is_compiling() or (type(x) in PLAIN and x.numel() < row.smallest)
+    ):
         return row.reference(x, *parameters)  # what tiny tensors notice is every check
     if not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
@@ -93,7 +104,7 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 
 def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """In place. The value is written over x once nothing can go wrong any more."""
-    if not is_served(row.name, "input", x):
+    if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters, inplace=True)
     choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
@@ -106,7 +117,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
             f"{row.name}(): argument 'input' of shape {tuple(x.shape)} and strides {x.stride()} "
             "has several elements in one place of memory and cannot be written in place; clone it"
         )
-    if transforms_active() or (records and (x.is_leaf or x._is_view())):
+    if transforms_active() or is_dtensor(x) or (records and (x.is_leaf or x._is_view())):
         # copy_ knows what may be written to, and how the history of views changes.
         return x.copy_(apply(functions, records, x.clone(), *parameters))
     if records:
@@ -123,8 +134,10 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     """A gated activation of two tensors."""
     row = ACTIVATIONS[gate_name]
+    to_torch = compiles_to_torch()
     if (
         STATE.choice.cutoffs
+        and not to_torch
         and type(gate) in PLAIN
         and type(up) in PLAIN
         and gate.numel() < GATES[gate_name][0]
@@ -153,7 +166,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
         gate, up = gate.to(dtype), up.to(dtype)
     choice = STATE.choice
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    if not served or (choice.cutoffs and gate.numel() < GATES[gate_name][records]):
+    if not served or to_torch or (choice.cutoffs and gate.numel() < GATES[gate_name][records]):
         return row.reference(gate) * up
     y: Tensor = apply(choice.functions[f"{gate_name}_mul"], records, gate, up)
     return y
@@ -180,7 +193,8 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
         )
     choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
-    if not served or (choice.cutoffs and x.numel() < 2 * GATES[gate_name][records]):
+    to_torch = not served or compiles_to_torch()
+    if to_torch or (choice.cutoffs and x.numel() < 2 * GATES[gate_name][records]):
         if op == "glu":
             return torch.nn.functional.glu(x, dim)
         gate, up = gate_and_up(x, dim, gate_first)
