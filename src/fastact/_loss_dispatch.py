@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _compositions
+from . import _compositions, _private
 from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
 from ._backend import STATE
 from ._compositions import REDUCTIONS, class_dim
-from ._dispatch import PLAIN, apply, is_served
+from ._dispatch import PLAIN, apply, compiles_to_torch, is_served
 from ._dtensor import SOFTMAX, is_dtensor
 from ._family import as_tuple
 
@@ -31,6 +31,25 @@ CUTOFFS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
     "bce_with_logits": ((2**13, 2**15),) * 3,
 }
 SMALLEST = {op: min(map(min, cutoffs)) for op, cutoffs in CUTOFFS.items()}
+
+
+# Cross entropy of at least so many classes, and elements, beats what torch.compile makes of torch's;
+# nothing else does, since it is fused with its neighbours: benchmarks/compile.py.
+COMPILED_CLASSES, COMPILED_ELEMENTS = 2**9, 2**18
+
+
+def _beats_what_compiles(op: str, x: Tensor) -> bool:
+    """Whether a kernel of ours is worth a node of its own in a compiled graph.
+
+    An exported program gets torch's ops, which every process has and for every size.
+    """
+    return (
+        op == "cross_entropy"
+        and not torch.compiler.is_exporting()
+        and x.dim() > 0
+        and _private.decide(x.shape[class_dim(x)] >= COMPILED_CLASSES)
+        and _private.decide(x.numel() >= COMPILED_ELEMENTS)
+    )
 
 
 def _is_small(op: str, records: bool, x: Tensor, classes: int) -> bool:
@@ -71,6 +90,8 @@ def answers(
                 "fastact.distributed.cross_entropy"
             )
         return False
+    if compiles_to_torch():
+        return _beats_what_compiles(op, x) and is_served(op, "input", x)
     return is_served(op, "input", x) and not (
         choice.cutoffs and classes is not None and _is_small(op, records, x, classes)
     )
@@ -78,7 +99,11 @@ def answers(
 
 def is_tiny(op: str, x: Tensor) -> bool:
     """Whether torch answers in any case: what tiny tensors notice is every check."""
-    return STATE.choice.cutoffs and type(x) in PLAIN and x.numel() < SMALLEST[op]
+    if not STATE.choice.cutoffs or type(x) not in PLAIN:
+        return False
+    if torch.compiler.is_compiling():
+        return not _beats_what_compiles(op, x)
+    return x.numel() < SMALLEST[op]
 
 
 def _records(x: Tensor) -> bool:
