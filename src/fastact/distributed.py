@@ -369,16 +369,17 @@ class _Rows(Function):
         own = u * problem.share * weight if problem.targets is not None else torch.zeros_like(u)
         others = q if mass is None else q + u * mass
         whole = Statistics(top, rest, None, None, mean)
-        logits = x.detach()
+        logits, at_target = x.detach(), None
+        if problem.targets is not None:  # first: the logits may be gone afterwards
+            at_target = _target_gradient(own, others, h, whole, from_top)
+            at_target = at_target - u * problem.uniform * weight
+            if problem.part.softcap:
+                raw = problem.targets.of_logits(logits).to(top.dtype)
+                at_target = at_target * slope_of_cap(raw, problem.part.softcap)
         grad = problem.kernels.gradient(
             u, own + others, h, logits, problem.part, whole, problem.overwrite
         )
         if problem.targets is not None:
-            at_target = _target_gradient(own, others, h, whole, from_top)
-            at_target = at_target - u * problem.uniform * weight
-            if problem.part.softcap:
-                raw = problem.targets.of_logits(x).to(top.dtype)
-                at_target = at_target * slope_of_cap(raw, problem.part.softcap)
             problem.targets.overwrite(grad, at_target)
         if problem.overwrite:
             # Whoever else has saved the logits is refused them from now on.
