@@ -42,7 +42,18 @@ def compiled(function: Callable[..., Tensor], *tensors: Tensor) -> Step:
 # --------------------------------------------------------------------------------------------------
 # Losses, on logits that something computes
 
-SHAPES = ((64, 1000), (256, 1000), (1024, 1000), (4096, 512), (1024, 512), (4096, 256), (8, 32000), (32, 32000), (128, 32000), (4, 128256))
+SHAPES = (
+    (64, 1000),
+    (256, 1000),
+    (1024, 1000),
+    (4096, 512),
+    (1024, 512),
+    (4096, 256),
+    (8, 32000),
+    (32, 32000),
+    (128, 32000),
+    (4, 128256),
+)
 
 
 def _cross_entropy(module: object, x: Tensor, target: Tensor) -> Tensor:
@@ -175,7 +186,9 @@ def measure(
             theirs = Spread.of(samples[TORCH]).median
             found = (ratio(samples, TORCH, name) for name in BACKENDS)
             made.add_row(
-                label, duration(theirs), *(f"{r.median:.2f} ({r.low:.2f}-{r.high:.2f})" for r in found)
+                label,
+                duration(theirs),
+                *(f"{r.median:.2f} ({r.low:.2f}-{r.high:.2f})" for r in found),
             )
     stdout.print()
     stdout.print(made)
@@ -198,9 +211,7 @@ def main() -> None:
             f"{name} {shape[0]}x{shape[1]} {str(dtype).removeprefix('torch.')}": partial(
                 loss, name, shape, dtype
             )
-            for name, shape, dtype in product(
-                options.ops, SHAPES, (torch.float32, torch.bfloat16)
-            )
+            for name, shape, dtype in product(options.ops, SHAPES, (torch.float32, torch.bfloat16))
         }
         measure("Losses, compiled", cases, budget, False)
     if "models" in parts:

@@ -82,9 +82,7 @@ def compare(x, target, cuts, ulps=8, **options):
         losses.assert_near(a, b.double(), ulps, scale, f"rank {rank}")
 
 
-@cases.add(
-    ranks=(1, 2, 4), dtype=(torch.float32, torch.float64, torch.bfloat16), options=OPTIONS
-)
+@cases.add(ranks=(1, 2, 4), dtype=(torch.float32, torch.float64, torch.bfloat16), options=OPTIONS)
 def indices(ranks, dtype, options):
     x = make(7, 70, dtype=dtype, scale=3.0)
     choices = OPTIONS[options]

@@ -20,10 +20,18 @@ PLAIN = frozenset({Tensor, Parameter, FakeTensor})
 _DTYPES = frozenset(DTYPES)
 
 
+def _is_traced(x: Tensor) -> bool:
+    """Whether a compiler stands for x; of DTensors, torch compiles its own ops only.
+
+    AOTAutograd (2.13) traces ours, but then fails or not by what ran before in eager code.
+    """
+    return torch.compiler.is_compiling() and type(x).__name__ != "DTensor"
+
+
 def _serves(x: Tensor) -> bool:
     """Whether a kernel of ours takes this tensor."""
     return (
-        (type(x) in PLAIN or torch.compiler.is_compiling() or is_dtensor(x))
+        (type(x) in PLAIN or _is_traced(x) or is_dtensor(x))
         and x.is_cpu
         and x.dtype in _DTYPES
         and x.layout is torch.strided
@@ -40,8 +48,8 @@ def is_served(op: str, argument: str, x: object) -> bool:
     if choice.name in ("compiled", "numba"):
         raise NotImplementedError(
             f"{op}(): the backend {choice.name!r} takes strided float32, float64, bfloat16 and "
-            f"float16 tensors on the CPU; argument '{argument}' is a {type(x).__name__} of "
-            f"{x.dtype} on {x.device} ({x.layout})"
+            "float16 tensors on the CPU, and in eager code DTensors of them; argument "
+            f"'{argument}' is a {type(x).__name__} of {x.dtype} on {x.device} ({x.layout})"
         )
     return False
 

@@ -21,7 +21,9 @@ SOFTMAX = ("softmax", "log_softmax")
 
 
 def is_dtensor(x: object) -> bool:
-    """Whether x is a DTensor that the ops know how to shard."""
+    """Whether x is a DTensor that the ops know how to shard; compilers are not asked about any."""
+    if torch.compiler.is_compiling():
+        return False
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(x, module.DTensor) and registered()
 

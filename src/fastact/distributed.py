@@ -10,8 +10,7 @@ vocabulary. :func:`cross_entropy` needs no more of them than that part::
     loss.backward()                             # the gradient of this rank's logits
 
 The elementwise and gated functions of ``fastact.functional``, softmax and log_softmax take DTensors
-as they are. Importing this module tells torch how those are sharded, which torch.compile, unlike
-eager code, has to know before it meets the first one.
+as they are, in eager code by our kernels and under torch.compile by torch's ops.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
-from . import _dtensor
 from ._backend import STATE
 from ._compositions import class_dim, compute_dtype
 from ._loss_dispatch import (
@@ -41,7 +39,6 @@ from ._shards import IGNORED, Composed, Kernels, Part, Statistics, nothing, slop
 __all__ = ["cross_entropy"]
 
 OP = "distributed.cross_entropy"
-_dtensor.registered()
 
 
 def cross_entropy(
@@ -149,9 +146,7 @@ class Rows(NamedTuple):
     weight: Tensor  # of the target; 0 where it is ignored
 
 
-def _results(
-    x: Tensor, rows: Rows, options: Options, always_tuple: bool = False
-) -> Any:
+def _results(x: Tensor, rows: Rows, options: Options, always_tuple: bool = False) -> Any:
     """The loss, and what was asked for beside it."""
     loss, wide = rows.loss, rows.loss.dtype
     if options.z_loss:
@@ -277,9 +272,7 @@ def _part(
     return Part(target, weight, share, options.softcap or 0.0, options.return_entropy)
 
 
-def _rows(
-    x: Tensor, target: Tensor, weight: Tensor | None, group: Group, options: Options
-) -> Rows:
+def _rows(x: Tensor, target: Tensor, weight: Tensor | None, group: Group, options: Options) -> Rows:
     probabilities = check_cross_entropy(
         OP, x, target, weight, options.ignore_index, options.reduction, options.label_smoothing,
         options.z_loss, options.softcap, options.normalizer,
@@ -311,7 +304,9 @@ def _rows(
     loss, lse, entropy, row_weight = _Rows.apply(x, problem)
     shape = x.select(class_dim(x), 0).shape if x.shape[class_dim(x)] else x.sum(class_dim(x)).shape
     found = [t.view(shape) for t in (loss, lse, row_weight)]
-    return Rows(found[0], found[1], entropy.view(shape) if options.return_entropy else None, found[2])
+    return Rows(
+        found[0], found[1], entropy.view(shape) if options.return_entropy else None, found[2]
+    )
 
 
 class _Rows(Function):
@@ -431,7 +426,7 @@ class Layout:
 
     def __init__(self, x: DTensor) -> None:
         dim = class_dim(x)
-        self._mesh, self._dim = x.device_mesh, dim
+        self.mesh, self._dim = x.device_mesh, dim
         # What is neither sharded nor replicated is made whole: of partial sums nothing is known.
         self._logits = [p if type(p) is Shard else Replicate() for p in x.placements]
         by_class = [i for i, p in enumerate(self._logits) if p == Shard(dim)]
@@ -442,9 +437,11 @@ class Layout:
             )
         self.group = Group(None, alone=True)
         if by_class:
-            self.group = Group(self._mesh.get_group(by_class[0]))
+            self.group = Group(self.mesh.get_group(by_class[0]))
         self._rows: list[Placement] = [
-            Replicate() if not isinstance(p, Shard) or p.dim == dim else Shard(p.dim - (p.dim > dim))
+            Replicate()
+            if not isinstance(p, Shard) or p.dim == dim
+            else Shard(p.dim - (p.dim > dim))
             for p in self._logits
         ]
         self._weight = [Shard(0) if p == Shard(dim) else Replicate() for p in self._logits]
@@ -464,8 +461,8 @@ class Layout:
 
     def _part(self, t: Tensor, placements: list[Placement]) -> Tensor:
         if not isinstance(t, DTensor):
-            whole = [Replicate()] * self._mesh.ndim
-            t = DTensor.from_local(t, self._mesh, whole, run_check=False)
+            whole = [Replicate()] * self.mesh.ndim
+            t = DTensor.from_local(t, self.mesh, whole, run_check=False)
         return t.redistribute(placements=placements).to_local()
 
     def whole(self, rows: Rows) -> Rows:
@@ -473,7 +470,7 @@ class Layout:
         stride = torch.empty(self._shape, device="meta").stride()
         return Rows(*(
             None if t is None else DTensor.from_local(
-                t, self._mesh, self._rows, run_check=False, shape=self._shape, stride=stride
+                t, self.mesh, self._rows, run_check=False, shape=self._shape, stride=stride
             )
             for t in rows
         ))  # fmt: skip
