@@ -55,7 +55,7 @@ class Cases:
 
         return decorate
 
-    @cache  # noqa: B019: one group of processes for the file
+    @cache  # noqa: B019
     def outcomes(self) -> dict[str, dict[int, str]]:
         """What went wrong in each case, by rank."""
         failed: dict[str, dict[int, str]] = {name: {} for name in self.by_name}
@@ -98,7 +98,9 @@ def _rank(rank: int, module: str, folder: str) -> None:
             outcomes[name] = ""
         except Exception:
             outcomes[name] = traceback.format_exc()
-        Path(folder, str(rank)).write_text(json.dumps(outcomes))
+        written = Path(folder, f"{rank}.new")
+        written.write_text(json.dumps(outcomes))
+        written.rename(Path(folder, str(rank)))  # whole, even if another rank's end ends this one
         if outcomes[name]:
             # The others may be waiting inside a collective: nothing that follows counts, and
             # leaving in order would wait for them.

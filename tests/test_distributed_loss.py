@@ -159,7 +159,7 @@ def extreme_rows():
 
 @cases.add()
 def confident_targets_keep_their_digits():
-    """Loss and gradient of 1e-9: exact ones, in spite of a maximum on another rank than the rest."""
+    """Losses down to 1e-10, whose maximum is on another rank than the rest."""
     x = torch.zeros(4, 8)
     x[:, 2] = torch.tensor([12.0, 16.0, 20.0, 24.0])
     target = torch.full((4,), 2)

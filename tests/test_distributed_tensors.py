@@ -1,6 +1,5 @@
 """DTensors through the ops and the loss; DDP, FSDP2 and tensor parallel training."""
 
-import losses
 import pytest
 import support
 import torch
@@ -8,6 +7,7 @@ import torch.distributed as dist
 from losses import make, probabilities, targets, weights
 from ranks import WORLD, Cases, group
 from torch import nn
+from torch.distributed import _functional_collectives
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -114,6 +114,15 @@ def halves_of_a_sharded_dimension():
 
 
 @cases.add()
+def results_that_are_still_on_their_way():
+    x = make(8, 12)
+    for function in (F.gelu, F.swiglu, lambda t: F.silu_mul(t, t), lambda t: F.softmax(t, 1)):
+        arriving = _functional_collectives.all_reduce(x / WORLD, "sum", dist.group.WORLD)
+        assert type(arriving) is _functional_collectives.AsyncCollectiveTensor
+        torch.testing.assert_close(function(arriving), function(x))
+
+
+@cases.add()
 def in_place():
     mesh = init_device_mesh("cpu", (4,))
     x = make(8, 12)
@@ -196,7 +205,7 @@ def what_the_loss_refuses():
     x = distribute_tensor(make(4, 8), mesh, [Shard(0), Shard(1)])
     with pytest.raises(ValueError, match="'group' must be None"):
         cross_entropy(x, torch.zeros(4, dtype=torch.int64), group=dist.group.WORLD)
-    with pytest.raises(NotImplementedError, match="fastact.distributed.cross_entropy"):
+    with pytest.raises(NotImplementedError, match=r"fastact\.distributed\.cross_entropy"):
         F.cross_entropy(x, torch.zeros(4, dtype=torch.int64))
     with fastact.backend("auto"):  # torch's own
         z = make(4, 8)

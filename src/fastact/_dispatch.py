@@ -11,7 +11,7 @@ from torch.nn.parameter import Parameter
 
 from ._autograd import Functions, transforms_active
 from ._backend import STATE
-from ._dtensor import is_dtensor
+from ._dtensor import is_arriving, is_dtensor
 from ._pointwise import gate_and_up
 from ._private import FakeTensor, below_autograd
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
@@ -31,7 +31,7 @@ def _is_traced(x: Tensor) -> bool:
 def _serves(x: Tensor) -> bool:
     """Whether a kernel of ours takes this tensor."""
     return (
-        (type(x) in PLAIN or _is_traced(x) or is_dtensor(x))
+        (type(x) in PLAIN or _is_traced(x) or is_dtensor(x) or is_arriving(x))
         and x.is_cpu
         and x.dtype in _DTYPES
         and x.layout is torch.strided
@@ -125,7 +125,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
             f"{row.name}(): argument 'input' of shape {tuple(x.shape)} and strides {x.stride()} "
             "has several elements in one place of memory and cannot be written in place; clone it"
         )
-    if transforms_active() or is_dtensor(x) or (records and (x.is_leaf or x._is_view())):
+    if transforms_active() or type(x) not in PLAIN or (records and (x.is_leaf or x._is_view())):
         # copy_ knows what may be written to, and how the history of views changes.
         return x.copy_(apply(functions, records, x.clone(), *parameters))
     if records:

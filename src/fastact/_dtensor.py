@@ -28,6 +28,13 @@ def is_dtensor(x: object) -> bool:
     return module is not None and isinstance(x, module.DTensor) and registered()
 
 
+def is_arriving(x: object) -> bool:
+    """Whether x is what a collective returns before it has ended; the dispatcher waits for it."""
+    # A private class, without which such a tensor is one that no kernel serves.
+    module = sys.modules.get("torch.distributed._functional_collectives")
+    return module is not None and isinstance(x, getattr(module, "AsyncCollectiveTensor", ()))
+
+
 def has_rules(family: Family) -> bool:
     """Whether the ops of a family take DTensors."""
     return isinstance(family, PointwiseFamily) or family.name in SOFTMAX

@@ -33,8 +33,8 @@ CUTOFFS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
 SMALLEST = {op: min(map(min, cutoffs)) for op, cutoffs in CUTOFFS.items()}
 
 
-# Cross entropy of at least so many classes, and elements, beats what torch.compile makes of torch's;
-# nothing else does, since it is fused with its neighbours: benchmarks/compile.py.
+# Cross entropy of so many classes and elements beats what torch.compile makes of torch's; nothing
+# else does reliably, once it is fused with its neighbours: benchmarks/compile.py.
 COMPILED_CLASSES, COMPILED_ELEMENTS = 2**9, 2**18
 
 

@@ -7,14 +7,14 @@
 
 by a kernel (``Kernels``) or in torch's ops (``Composed``), which answers where no kernel does. The
 target's own class is in neither: it belongs to one rank, which adds its term from a few numbers for
-each row (``distributed.py``). What a row is described by stands in ``csrc/formulas/softmax.h``; max is
--inf where the shard holds nothing else, and inf where a logit is inf or NaN.
+each row (``distributed.py``). What a row is described by stands in ``csrc/formulas/softmax.h``; max
+is -inf where the shard holds nothing else, and inf where a logit is inf or NaN.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,29 @@ from ._losses import NONE
 from ._private import below_autograd
 
 IGNORED = -100
+
+
+class Options(NamedTuple):
+    """The arguments of the loss, ``reduction`` as torch's number."""
+
+    ignore_index: int
+    reduction: int
+    label_smoothing: float
+    inplace_backward: bool
+    z_loss: float
+    softcap: float | None
+    normalizer: float | Tensor | None
+    return_lse: bool
+    return_entropy: bool
+
+
+class Rows(NamedTuple):
+    """What there is for each row, on every rank."""
+
+    loss: Tensor  # without z_loss
+    lse: Tensor
+    entropy: Tensor | None
+    weight: Tensor  # of the target; 0 where it is ignored
 
 
 class Part(NamedTuple):
@@ -56,6 +79,73 @@ class Statistics(NamedTuple):
     mean: Tensor | None  # of z - max, under the softmax
 
 
+def part_of(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    classes: Tensor,
+    smoothing: float,
+    softcap: float,
+    with_entropy: bool,
+) -> Part:
+    """The coefficients of this rank's classes, over which smoothing is spread with all others."""
+    dtype = compute_dtype(x.dtype)
+    own = x.shape[class_dim(x)]
+    share: float = smoothing
+    scale: Any = None
+    if not target.is_floating_point():
+        if not smoothing:
+            weight = None  # it counts for the target's class only
+        else:
+            share, scale = 1.0, smoothing * own / classes.to(dtype)
+    elif smoothing:
+        # (1 - share) scale is 1 - smoothing, and share scale / own is smoothing / classes.
+        scale = smoothing * own / int(classes) + 1 - smoothing
+        share = 1 - (1 - smoothing) / scale
+    if scale is not None:
+        weight = (x.new_ones(own, dtype=dtype) if weight is None else weight.to(dtype)) * scale
+    return Part(target, weight, share, softcap, with_entropy)
+
+
+class Targets:
+    """Class indices among the classes of all ranks, seen from one of them; vectors of rows."""
+
+    def __init__(
+        self, x: Tensor, target: Tensor, ignore_index: int, classes: Tensor, first: Tensor
+    ) -> None:
+        dim = class_dim(x)
+        self._dim, self._shape = dim, target.shape
+        target = target.long().flatten()
+        asked = target != ignore_index
+        is_class = (target >= 0) & (target < classes)
+        self.used, self.bad = asked & is_class, asked & ~is_class
+        local = target - first
+        self.owned = self.used & (local >= 0) & (local < x.shape[dim])
+        self.index = torch.where(self.owned, local, 0)
+
+    def _indices(self) -> Tensor:
+        return self.index.view(self._shape).unsqueeze(self._dim)
+
+    def of_logits(self, x: Tensor) -> Tensor:
+        """The logits of this rank's targets; anything for rows that are another's."""
+        if not x.shape[self._dim]:
+            return x.new_zeros(len(self.index))
+        return x.gather(self._dim, self._indices()).flatten()
+
+    def of_classes(self, weight: Tensor) -> Tensor:
+        """The weights of this rank's targets; anything for rows that are another's."""
+        return weight[self.index] if len(weight) else weight.new_zeros(len(self.index))
+
+    def overwrite(self, t: Tensor, values: Tensor) -> None:
+        """Writes over the elements of this rank's targets in something like the logits."""
+        values = torch.where(self.owned, values.to(t.dtype), self.of_logits(t))
+        t.scatter_(self._dim, self._indices(), values.view(self._shape).unsqueeze(self._dim))
+
+    def for_kernels(self) -> Tensor:
+        """Which rows are ignored; the others have some class."""
+        return torch.where(self.used, 0, IGNORED).view(self._shape)
+
+
 def nothing(x: Tensor) -> Statistics:
     """Of a shard without elements."""
     rows = math.prod(size for d, size in enumerate(x.shape) if d != class_dim(x))
@@ -67,6 +157,22 @@ def slope_of_cap(x: Tensor, softcap: float) -> Tensor:
     """Of ``softcap tanh(x / softcap)``, without the cancellation of ``1 - tanh^2``."""
     e = torch.exp(x.abs() * (-2 / softcap))
     return 4 * e / (1 + e).square()
+
+
+def target_gradient(
+    own: Tensor,
+    others: Tensor,
+    grad_entropy: Tensor | None,
+    rest: Tensor,
+    mean: Tensor,
+    from_top: Tensor,
+) -> Tensor:
+    """What the gradient is at the target, where p - 1 would cancel; the uniform part left out."""
+    log_p = from_top - rest.log1p()
+    p = log_p.exp()
+    if grad_entropy is not None:
+        others = others - torch.where(p == 0, 0.0, grad_entropy * (from_top - mean))
+    return p * others + own * torch.expm1(log_p)
 
 
 class Kernels:
@@ -84,7 +190,7 @@ class Kernels:
         return softcap * y
 
     def _target(self, x: Tensor, part: Part) -> Tensor:
-        """Indices that the kernels can work with: of a finite logit, if their term is 0 times it."""
+        """Indices for the kernels: of a finite logit, where their term is 0 times it."""
         if not part.label_smoothing or part.target.is_floating_point():
             return part.target
         dim = class_dim(x)

@@ -15,7 +15,6 @@ as they are, in eager code by our kernels and under torch.compile by torch's ops
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +33,19 @@ from ._loss_dispatch import (
     reduction_number,
 )
 from ._losses import MEAN, NONE
-from ._shards import IGNORED, Composed, Kernels, Part, Statistics, nothing, slope_of_cap
+from ._shards import (
+    Composed,
+    Kernels,
+    Options,
+    Part,
+    Rows,
+    Statistics,
+    Targets,
+    nothing,
+    part_of,
+    slope_of_cap,
+    target_gradient,
+)
 
 __all__ = ["cross_entropy"]
 
@@ -61,8 +72,8 @@ def cross_entropy(
 
     The same on every rank, and equal to :func:`fastact.functional.cross_entropy` of the whole
     logits, which exist nowhere: the ranks add up a few numbers for each row, and the backward pass
-    communicates nothing. The shards follow each other in the order of the ranks, may be of different
-    sizes, and may be empty. Every rank of the group has to call it.
+    communicates nothing. The shards follow each other in the order of the ranks; they may differ in
+    size and be empty. Every rank of the group has to call it.
 
     Shapes: ``input`` (N, c), (N, c, d1, ...) or (c,), with the c classes of this rank; ``target``
     (N,), (N, d1, ...) or (), the same on every rank; or probabilities, sharded like ``input``.
@@ -112,41 +123,20 @@ def cross_entropy(
         softcap, normalizer, return_lse, return_entropy,
     )  # fmt: skip
     if not isinstance(input, DTensor):
-        return _results(input, _rows(input, target, weight, Group(group), options), options)
+        found = _results(input, _rows(input, target, weight, Group(group), options), options)
+        return found if len(found) > 1 else found[0]
     if group is not None:
         raise ValueError(f"{OP}(): a DTensor has groups of its own; argument 'group' must be None")
     layout = Layout(input)
     rows = _rows(*layout.local(input, target, weight), layout.group, options)
-    loss, *others = _results(input, layout.whole(rows), options, always_tuple=True)
+    loss, *others = _results(input, layout.whole(rows), options)
     if options.reduction != NONE:
+        assert isinstance(loss, DTensor)
         loss = loss.redistribute(placements=[Replicate()] * layout.mesh.ndim)
     return (loss, *others) if others else loss
 
 
-class Options(NamedTuple):
-    """The arguments of the loss, ``reduction`` as torch's number."""
-
-    ignore_index: int
-    reduction: int
-    label_smoothing: float
-    inplace_backward: bool
-    z_loss: float
-    softcap: float | None
-    normalizer: float | Tensor | None
-    return_lse: bool
-    return_entropy: bool
-
-
-class Rows(NamedTuple):
-    """What there is for each row, on every rank."""
-
-    loss: Tensor  # without z_loss
-    lse: Tensor
-    entropy: Tensor | None
-    weight: Tensor  # of the target; 0 where it is ignored
-
-
-def _results(x: Tensor, rows: Rows, options: Options, always_tuple: bool = False) -> Any:
+def _results(x: Tensor, rows: Rows, options: Options) -> tuple[Tensor, ...]:
     """The loss, and what was asked for beside it."""
     loss, wide = rows.loss, rows.loss.dtype
     if options.z_loss:
@@ -160,8 +150,7 @@ def _results(x: Tensor, rows: Rows, options: Options, always_tuple: bool = False
         loss = loss / rows.weight.sum(dtype=torch.float64)
     loss = loss.to(wide if torch.is_autocast_enabled(x.device.type) else x.dtype)
     asked = ((rows.lse, options.return_lse), (rows.entropy, options.return_entropy))
-    others = [t for t, is_asked in asked if is_asked]
-    return (loss, *others) if others or always_tuple else loss
+    return (loss, *(t for t, is_asked in asked if is_asked and t is not None))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -191,48 +180,6 @@ class Group:
         return sizes.sum(), sizes[:rank].sum()
 
 
-class Targets:
-    """Class indices among the classes of all ranks, seen from one of them; vectors of rows."""
-
-    def __init__(
-        self, x: Tensor, target: Tensor, ignore_index: int, classes: Tensor, first: Tensor
-    ) -> None:
-        dim = class_dim(x)
-        self._dim, self._shape = dim, target.shape
-        target = target.long()
-        if x.is_cpu:
-            raise_for_target(OP, int(classes), target, ignore_index)
-        target = target.flatten()
-        asked = target != ignore_index
-        is_class = (target >= 0) & (target < classes)
-        self.used, self.bad = asked & is_class, asked & ~is_class
-        local = target - first
-        self.owned = self.used & (local >= 0) & (local < x.shape[dim])
-        self.index = torch.where(self.owned, local, 0)
-
-    def _indices(self) -> Tensor:
-        return self.index.view(self._shape).unsqueeze(self._dim)
-
-    def of_logits(self, x: Tensor) -> Tensor:
-        """The logits of this rank's targets; anything for rows that are another's."""
-        if not x.shape[self._dim]:
-            return x.new_zeros(len(self.index))
-        return x.gather(self._dim, self._indices()).flatten()
-
-    def of_classes(self, weight: Tensor) -> Tensor:
-        """The weights of this rank's targets; anything for rows that are another's."""
-        return weight[self.index] if len(weight) else weight.new_zeros(len(self.index))
-
-    def overwrite(self, t: Tensor, values: Tensor) -> None:
-        """Writes over the elements of this rank's targets in something like the logits."""
-        values = torch.where(self.owned, values.to(t.dtype), self.of_logits(t))
-        t.scatter_(self._dim, self._indices(), values.view(self._shape).unsqueeze(self._dim))
-
-    def for_kernels(self) -> Tensor:
-        """Which rows are ignored; the others have some class."""
-        return torch.where(self.used, 0, IGNORED).view(self._shape)
-
-
 class Problem(NamedTuple):
     """A loss of sharded logits."""
 
@@ -244,32 +191,6 @@ class Problem(NamedTuple):
     share: float  # of the target's own class
     uniform: Tensor  # of each class
     overwrite: bool
-
-
-def _part(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    classes: Tensor,
-    options: Options,
-) -> Part:
-    """The coefficients of this rank's classes, over which smoothing is spread with all others."""
-    dtype = compute_dtype(x.dtype)
-    own, smoothing = x.shape[class_dim(x)], options.label_smoothing
-    share: float = smoothing
-    scale: Any = None
-    if not target.is_floating_point():
-        if not smoothing:
-            weight = None  # it counts for the target's class only
-        else:
-            share, scale = 1.0, smoothing * own / classes.to(dtype)
-    elif smoothing:
-        # (1 - share) scale is 1 - smoothing, and share scale / own is smoothing / classes.
-        scale = smoothing * own / int(classes) + 1 - smoothing
-        share = 1 - (1 - smoothing) / scale
-    if scale is not None:
-        weight = (x.new_ones(own, dtype=dtype) if weight is None else weight.to(dtype)) * scale
-    return Part(target, weight, share, options.softcap or 0.0, options.return_entropy)
 
 
 def _rows(x: Tensor, target: Tensor, weight: Tensor | None, group: Group, options: Options) -> Rows:
@@ -291,17 +212,23 @@ def _rows(x: Tensor, target: Tensor, weight: Tensor | None, group: Group, option
     else:
         row_shape = [size for d, size in enumerate(x.shape) if d != class_dim(x)]
         targets = Targets(x, target.reshape(row_shape), options.ignore_index, classes, first)
+        if x.is_cpu:
+            raise_for_target(OP, int(classes), target.long(), options.ignore_index)
         target = targets.for_kernels()
     kernels: Kernels | Composed = Composed()
     if answers("cross_entropy", False, x, None, (target, weight)):
         functions = STATE.choice.functions
         kernels = Kernels(functions["cross_entropy"].family, functions["tanh"].family)
     uniform = options.label_smoothing / classes.to(compute_dtype(x.dtype))
-    part = _part(x, target, weight, classes, options)
+    part = part_of(
+        x, target, weight, classes, options.label_smoothing, options.softcap or 0.0,
+        options.return_entropy,
+    )  # fmt: skip
     problem = Problem(
         group, kernels, part, targets, weight, 1 - options.label_smoothing, uniform, overwrite
     )
-    loss, lse, entropy, row_weight = _Rows.apply(x, problem)
+    results = _Rows.apply(x, problem)  # type: ignore[no-untyped-call]
+    loss, lse, entropy, row_weight = results
     shape = x.select(class_dim(x), 0).shape if x.shape[class_dim(x)] else x.sum(class_dim(x)).shape
     found = [t.view(shape) for t in (loss, lse, row_weight)]
     return Rows(
@@ -336,7 +263,12 @@ class _Rows(Function):
             from_top = next(sums) - top
             weight = weight if problem.weight is None else next(sums)
             loss = loss + problem.share * weight * (log_sum - from_top)
-        results = [loss, top + log_sum, log_sum - mean if mean is not None else mean, weight]
+        results: list[Any] = [
+            loss,
+            top + log_sum,
+            log_sum - mean if mean is not None else mean,
+            weight,
+        ]
         if targets is not None:
             results = [r if r is None else torch.where(targets.used, r, 0.0) for r in results]
             results[0] = torch.where(targets.bad, torch.nan, results[0])
@@ -364,9 +296,9 @@ class _Rows(Function):
         own = u * problem.share * weight if problem.targets is not None else torch.zeros_like(u)
         others = q if mass is None else q + u * mass
         whole = Statistics(top, rest, None, None, mean)
-        logits, at_target = x.detach(), None
+        logits, at_target = x.detach(), torch.empty(0)
         if problem.targets is not None:  # first: the logits may be gone afterwards
-            at_target = _target_gradient(own, others, h, whole, from_top)
+            at_target = target_gradient(own, others, h, rest, mean, from_top)
             at_target = at_target - u * problem.uniform * weight
             if problem.part.softcap:
                 raw = problem.targets.of_logits(logits).to(top.dtype)
@@ -406,17 +338,6 @@ def _sums(x: Tensor, own: Statistics, top: Tensor, problem: Problem) -> list[Ten
     return sums
 
 
-def _target_gradient(
-    own: Tensor, others: Tensor, grad_entropy: Tensor | None, whole: Statistics, from_top: Tensor
-) -> Tensor:
-    """What the gradient is at the target, where p - 1 would cancel; the uniform part left out."""
-    log_p = from_top - whole.rest.log1p()
-    p = log_p.exp()
-    if grad_entropy is not None:
-        others = others - torch.where(p == 0, 0.0, grad_entropy * (from_top - whole.mean))
-    return p * others + own * torch.expm1(log_p)
-
-
 # --------------------------------------------------------------------------------------------------
 # DTensors
 
@@ -428,7 +349,9 @@ class Layout:
         dim = class_dim(x)
         self.mesh, self._dim = x.device_mesh, dim
         # What is neither sharded nor replicated is made whole: of partial sums nothing is known.
-        self._logits = [p if type(p) is Shard else Replicate() for p in x.placements]
+        self._logits: list[Placement] = [
+            p if type(p) is Shard else Replicate() for p in x.placements
+        ]
         by_class = [i for i, p in enumerate(self._logits) if p == Shard(dim)]
         if len(by_class) > 1:
             raise NotImplementedError(
@@ -444,7 +367,9 @@ class Layout:
             else Shard(p.dim - (p.dim > dim))
             for p in self._logits
         ]
-        self._weight = [Shard(0) if p == Shard(dim) else Replicate() for p in self._logits]
+        self._weight: list[Placement] = [
+            Shard(0) if p == Shard(dim) else Replicate() for p in self._logits
+        ]
         self._shape = torch.Size(size for d, size in enumerate(x.shape) if d != dim)
 
     def local(
@@ -468,9 +393,11 @@ class Layout:
     def whole(self, rows: Rows) -> Rows:
         """The rows of all ranks."""
         stride = torch.empty(self._shape, device="meta").stride()
-        return Rows(*(
-            None if t is None else DTensor.from_local(
+
+        def of_all(t: Tensor) -> Tensor:
+            return DTensor.from_local(
                 t, self.mesh, self._rows, run_check=False, shape=self._shape, stride=stride
             )
-            for t in rows
-        ))  # fmt: skip
+
+        entropy = None if rows.entropy is None else of_all(rows.entropy)
+        return Rows(of_all(rows.loss), of_all(rows.lse), entropy, of_all(rows.weight))
