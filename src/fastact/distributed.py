@@ -4,6 +4,7 @@ A language model trained in tensor parallel ends in logits of which each rank ho
 vocabulary. :func:`cross_entropy` needs no more of them than that part::
 
     # torchrun --nproc-per-node 4 train.py
+    import fastact.distributed
     torch.distributed.init_process_group()
     logits = hidden @ head_shard.t()            # (N, the classes of this rank)
     loss = fastact.distributed.cross_entropy(logits, target)
@@ -110,11 +111,15 @@ def cross_entropy(
         NotImplementedError: the classes of a DTensor are sharded over several dimensions of a mesh.
         TypeError: an argument is not a tensor.
 
-    Example, started by ``torchrun --nproc-per-node 2 example.py``::
-
-        torch.distributed.init_process_group("gloo")
-        logits = torch.tensor([[1.0, 2.0, 0.5, 3.0]]).chunk(2, 1)[torch.distributed.get_rank()]
-        print(fastact.distributed.cross_entropy(logits, torch.tensor([3])))  # tensor(0.4607)
+    Example, of one rank; of two, ``torchrun --nproc-per-node 2 example.py`` would start a script
+    in which each rank passes half of the logits and gets the same loss:
+        >>> import torch, fastact.distributed
+        >>> store = torch.distributed.HashStore()
+        >>> torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        >>> logits = torch.tensor([[1.0, 2.0, 0.5, 3.0]])
+        >>> fastact.distributed.cross_entropy(logits, torch.tensor([3]))
+        tensor(0.4608)
+        >>> torch.distributed.destroy_process_group()
 
     Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3.
     """
