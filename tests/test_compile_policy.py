@@ -168,6 +168,25 @@ def test_export_save_and_load(forced, strict, tmp_path):
             assert_like_eager(p.module(), net, rows)
 
 
+class Loss(torch.nn.Module):
+    def forward(self, x, target):
+        return F.cross_entropy(x, target)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_loss_is_torchs_for_every_size(strict):
+    """Large enough for ours, were it compiled; and no guard on the number of rows."""
+    x, rows = make(512, 1000), torch.export.Dim("rows")
+    with fastact.backend("auto"):
+        program = torch.export.export(
+            Loss(), (x, targets(x)), dynamic_shapes=({0: rows}, {0: rows}), strict=strict
+        )
+        assert not [n for n in program.graph.nodes if "fastact" in str(n.target)]
+        torch.testing.assert_close(
+            program.module()(x[:9], targets(x)[:9]), F.cross_entropy(x[:9], targets(x)[:9])
+        )
+
+
 def test_ahead_of_time_inductor(forced, tmp_path):
     net = Net()
     path = torch._inductor.aoti_compile_and_package(
