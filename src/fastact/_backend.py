@@ -117,7 +117,9 @@ class backend(ContextDecorator):
         name: ``"compiled"`` (the C++ kernels), ``"numba"``, ``"torch"`` (torch's own ops), or
             ``"auto"``: the compiled kernels where there are any, else Numba's, and torch where no
             kernel of ours serves or where torch is measured to be faster. A forced backend has no
-            such cutoff. The environment variable ``FASTACT_BACKEND`` sets the start value.
+            such cutoff. The environment variable ``FASTACT_BACKEND`` sets the start value. Under
+            torch.compile ``"auto"`` leaves to torch what its compiler fuses. The block goes around
+            the call of a compiled function, which cannot enter it inside.
 
     Raises:
         ValueError: the name is none of these.

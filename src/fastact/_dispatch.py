@@ -12,6 +12,7 @@ from torch.nn.parameter import Parameter
 from . import _library
 from ._autograd import Functions, transforms_active
 from ._backend import STATE
+from ._dtensor import is_arriving, is_dtensor
 from ._pointwise import gate_and_up
 from ._private import FakeTensor, below_autograd
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
@@ -20,6 +21,14 @@ PLAIN = frozenset({Tensor, Parameter, FakeTensor})
 _DTYPES = frozenset(DTYPES)
 TOO_SMALL = "torch is measured to be faster at this size"
 NO_KERNELS = "no backend with kernels is in use"
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Whether a compiler stands for x; of DTensors, torch compiles its own ops only.
+
+    AOTAutograd (2.13) traces ours, but then fails or not by what ran before in eager code.
+    """
+    return torch.compiler.is_compiling() and type(x).__name__ != "DTensor"
 
 
 def _off_cpu(x: Tensor) -> str:
@@ -34,8 +43,8 @@ def _off_cpu(x: Tensor) -> str:
 
 def refusal(x: Tensor) -> str:
     """Why no kernel of ours takes this tensor; empty where one does."""
-    if type(x) not in PLAIN and not torch.compiler.is_compiling():
-        return "the kernels take plain tensors, not subclasses of Tensor"
+    if not (type(x) in PLAIN or _is_traced(x) or is_dtensor(x) or is_arriving(x)):
+        return "the kernels take plain tensors and, in eager code, DTensors"
     if not x.is_cpu and (reason := _off_cpu(x)):
         return reason
     if x.dtype not in _DTYPES:
@@ -73,6 +82,14 @@ def why_torch(op: str, x: Tensor, n: int, cutoffs: tuple[int, int], records: boo
     return refusal(x) if STATE.choice.functions else NO_KERNELS
 
 
+def compiles_to_torch() -> bool:
+    """Whether torch's own pointwise ops are traced: a compiler fuses them with their neighbours.
+
+    Asked before any size is looked at, on which a compiled graph would depend from then on.
+    """
+    return STATE.choice.cutoffs and torch.compiler.is_compiling()
+
+
 def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
     """The parameters as the op takes them, from whatever torch takes for a number."""
     taken = []
@@ -105,7 +122,9 @@ def apply(functions: Functions, records: bool, *args: Any) -> Any:
 
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """An elementwise activation of one tensor."""
-    if STATE.choice.cutoffs and type(x) in PLAIN and x.numel() < row.smallest:
+    if STATE.choice.cutoffs and (
+        torch.compiler.is_compiling() or (type(x) in PLAIN and x.numel() < row.smallest)
+    ):
         return row.reference(x, *parameters)  # what tiny tensors notice is every check
     if not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
@@ -120,7 +139,7 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 
 def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """In place. The value is written over x once nothing can go wrong any more."""
-    if not is_served(row.name, "input", x):
+    if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters, inplace=True)
     records = x.requires_grad and torch.is_grad_enabled()
     if is_small(x.numel(), row.cutoffs, records):
@@ -132,7 +151,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
             f"{row.name}(): argument 'input' of shape {tuple(x.shape)} and strides {x.stride()} "
             "has several elements in one place of memory and cannot be written in place; clone it"
         )
-    if transforms_active() or (records and (x.is_leaf or x._is_view())):
+    if transforms_active() or type(x) not in PLAIN or (records and (x.is_leaf or x._is_view())):
         # copy_ knows what may be written to, and how the history of views changes.
         return x.copy_(apply(functions, records, x.clone(), *parameters))
     if records:
@@ -149,8 +168,10 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     """A gated activation of two tensors."""
     row = ACTIVATIONS[gate_name]
+    to_torch = compiles_to_torch()
     if (
         STATE.choice.cutoffs
+        and not to_torch
         and type(gate) in PLAIN
         and type(up) in PLAIN
         and gate.numel() < GATES[gate_name][0]
@@ -178,7 +199,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
         dtype = torch.promote_types(gate.dtype, up.dtype)
         gate, up = gate.to(dtype), up.to(dtype)
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    if not served or is_small(gate.numel(), GATES[gate_name], records):
+    if not served or to_torch or is_small(gate.numel(), GATES[gate_name], records):
         return row.reference(gate) * up
     y: Tensor = apply(STATE.choice.functions[f"{gate_name}_mul"], records, gate, up)
     return y
@@ -204,7 +225,7 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
             f"with shape {tuple(x.shape)} has size {x.shape[dim]}"
         )
     records = x.requires_grad and torch.is_grad_enabled()
-    if not served or is_small(x.numel() // 2, GATES[gate_name], records):
+    if not served or compiles_to_torch() or is_small(x.numel() // 2, GATES[gate_name], records):
         if op == "glu":
             return torch.nn.functional.glu(x, dim)
         gate, up = gate_and_up(x, dim, gate_first)

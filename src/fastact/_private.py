@@ -62,3 +62,12 @@ def dual_level_active() -> bool:
     """Whether forward AD has been entered."""
     level: int = getattr(forward_ad, "_current_level", -1)
     return level >= 0
+
+
+def decide(condition: bool) -> bool:
+    """A comparison of sizes while compiling; False where a size is known only when it runs."""
+    # There is no public way to ask. Without it the comparison is as any other.
+    from torch.fx.experimental import symbolic_shapes
+
+    guard_or_false = getattr(symbolic_shapes, "guard_or_false", bool)
+    return bool(guard_or_false(condition))
