@@ -30,8 +30,9 @@ $(BIN)/.fastact: $(BIN)/.torch $(NATIVE)
 	$(BIN)/pip install -q --no-build-isolation --no-deps --config-settings=cmake.define.FASTACT_WERROR=ON -e .
 	@touch $@
 
+# torch is named again, so that what an extra depends on comes in a version for it.
 $(BIN)/.extra-%: $(BIN)/.fastact pyproject.toml
-	$(BIN)/pip install -q $$($(BIN)/python tools/extra.py $*)
+	$(BIN)/pip install -q "$(TORCH)" $$($(BIN)/python tools/extra.py $*)
 	@touch $@
 
 demo: $(BIN)/.extra-demo  ## Trains small nets with torch.nn and fastact.nn side by side

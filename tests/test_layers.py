@@ -11,6 +11,7 @@ PACKAGE = ROOT / "src" / "fastact"
 # Each may import those before it.
 ORDER = (
     "_version",
+    "_originals",
     "_formulas",
     "_registry",
     "_private",
@@ -27,6 +28,8 @@ ORDER = (
     "functional",
     "autograd",
     "nn",
+    "_patch",
+    "_replace",
     "__init__",
 )
 

@@ -9,12 +9,16 @@ from pathlib import Path
 
 
 def requirements(extra: str) -> list[str]:
-    """The requirements of one extra, in the order of pyproject.toml."""
+    """The requirements of one extra, in the order of pyproject.toml, other extras in their place."""
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
     line = re.search(rf"^{extra} = \[(.*)\]$", text, re.MULTILINE)
     if line is None:
         sys.exit(f"pyproject.toml has no extra {extra!r}")
-    return re.findall(r'"([^"]+)"', line[1])
+    found = []
+    for requirement in re.findall(r'"([^"]+)"', line[1]):
+        other = re.fullmatch(r"fastact\[(\w+)\]", requirement)
+        found += requirements(other[1]) if other else [requirement]
+    return found
 
 
 if __name__ == "__main__":

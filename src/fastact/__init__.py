@@ -7,6 +7,8 @@ for the Functions beneath them, ``torch.ops.fastact`` for the registered ops.
 
 from . import autograd, functional, nn
 from ._backend import BackendInfo, backend, backends
+from ._patch import patched
+from ._replace import replace, restore
 from ._version import __version__
 
 __all__ = [
@@ -17,4 +19,7 @@ __all__ = [
     "backends",
     "functional",
     "nn",
+    "patched",
+    "replace",
+    "restore",
 ]
