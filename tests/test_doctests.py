@@ -8,13 +8,15 @@ import pytest
 import torch
 
 import fastact
-from fastact import _backend, functional
+from fastact import _backend, _patch, _replace, functional
 from fastact.functional import activations, gated
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-@pytest.mark.parametrize("module", [activations, gated, _backend], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [activations, gated, _backend, _patch, _replace], ids=lambda m: m.__name__
+)
 def test_docstrings(module):
     results = doctest.testmod(module)
     assert results.attempted > 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def requirements(extra: str) -> list[str]:
-    """The requirements of one extra, in the order of pyproject.toml, other extras in their place."""
+    """The requirements of one extra, in the order of pyproject.toml, other extras' in place."""
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
     line = re.search(rf"^{extra} = \[(.*)\]$", text, re.MULTILINE)
     if line is None:
