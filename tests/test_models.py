@@ -4,10 +4,10 @@ import copy
 import pickle
 from collections import Counter
 
-import models
 import pytest
 import torch
-from models import CAUSAL, MODELS
+import zoo
+from zoo import CAUSAL, MODELS
 
 import fastact
 
@@ -49,11 +49,11 @@ def test_what_is_replaced_and_called(model):
     report = fastact.replace(net)
     assert Counter(r.was for r in report.replaced) == model.replaced
     assert not report.left
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         model.loss(net).backward()
     assert ops == model.ops
     fastact.restore(net)
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         model.loss(net).backward()
     assert not ops
 
@@ -133,14 +133,14 @@ def test_copies_and_pickles(model):
     report = fastact.replace(net)
     want = step(model, net)
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
-        with models.counted() as ops:
+        with zoo.counted() as ops:
             got = step(model, other)
         assert ops == model.ops
         assert torch.equal(got[0], want[0]) or model.name == "EfficientNet"  # whose state moved
         assert got[1].keys() == want[1].keys()
         assert fastact.restore(other) == len(report.replaced)
     assert [type(m) for m in other.modules()] == [type(m) for m in model.build().modules()]
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         model.loss(net)
     assert ops  # the original is as it was
 
@@ -179,7 +179,7 @@ def test_gradient_checkpointing(model, reentrant):
     want = step(model, net, use_cache=False) if model.name != "BERT" else step(model, net)
     net.gradient_checkpointing_enable({"use_reentrant": reentrant})
     net.train()
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         got = step(model, net)
     mlps = [op for op in model.ops if "backward" not in op and op != "cross_entropy"]
     assert sum(ops[op] for op in mlps) > sum(model.ops[op] for op in mlps)  # computed again
@@ -206,7 +206,7 @@ def test_generation(model):
 
     want = generate()
     fastact.replace(net)
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         assert torch.equal(generate(), want)
     assert sum(ops.values()) == 16
 

@@ -3,10 +3,10 @@
 import inspect
 import threading
 
-import models
 import pytest
 import torch
 import torch.nn.functional as TF
+import zoo
 from torch import nn
 
 import fastact
@@ -61,7 +61,7 @@ def test_every_name(name, backend):
     want = ORIGINALS[name](*args)
     with fastact.backend(backend), fastact.patched():
         assert getattr(TF, name) is getattr(fastact.functional, name)
-        with models.counted() as ops:
+        with zoo.counted() as ops:
             got = getattr(TF, name)(*args)
         torch.testing.assert_close(got, want)
         got.sum().backward()
@@ -108,7 +108,7 @@ def test_modules_and_other_code_of_torch():
     layer = nn.TransformerEncoderLayer(8, 2, 16, activation=lambda x: TF.gelu(x), dropout=0.0)
     x = torch.randn(3, 2, 8)
     want = layer(x)
-    with fastact.patched(), models.counted() as ops:
+    with fastact.patched(), zoo.counted() as ops:
         torch.testing.assert_close(layer(x), want)
         nn.GELU("tanh")(x)
         nn.LeakyReLU(0.1)(x)
@@ -117,10 +117,10 @@ def test_modules_and_other_code_of_torch():
 
 
 def test_the_loss_inside_bert():
-    (bert,) = (m for m in models.MODELS if m.name == "BERT")
+    (bert,) = (m for m in zoo.MODELS if m.name == "BERT")
     net = bert.build()
     want = bert.loss(net)
-    with fastact.patched(), models.counted() as ops:
+    with fastact.patched(), zoo.counted() as ops:
         torch.testing.assert_close(bert.loss(net), want)
     assert ops["cross_entropy"] == 1
 

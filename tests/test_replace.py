@@ -5,9 +5,9 @@ import io
 import pickle
 import warnings
 
-import models
 import pytest
 import torch
+import zoo
 from support import assert_within
 from timm.layers import create_act
 from timm.layers import mlp as timm_mlp
@@ -52,7 +52,7 @@ def check_against_float64(module, op):
     exact = result(copy.deepcopy(module).double(), x.double())
     before = type(module)
     fastact.replace(module)
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         ours = result(module, x)
     assert {name.removesuffix("_") for name in ops} == {op, f"{op}_backward"}
     for got, want in zip(ours, exact, strict=True):
@@ -74,7 +74,7 @@ def test_modules_of_torch(module):
         ("", before.__name__, f"fastact.nn.{before.__name__}")
     ]
     assert isinstance(module, getattr(fastact.nn, before.__name__))
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         got = result(module, x)
     assert ops.total() == 2
     torch.testing.assert_close(got, want)
@@ -95,11 +95,11 @@ def test_losses_of_torch(make):
     want = loss(x, target)
     assert not fastact.replace(loss, losses=False).replaced
     assert len(fastact.replace(loss).replaced) == 1
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         torch.testing.assert_close(loss(x, target), want)
     assert ops.total() == 1
     assert list(loss.state_dict()) == ["weight"]
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         torch.testing.assert_close(pickle.loads(pickle.dumps(loss))(x, target), want)
     assert ops.total() == 1
 
@@ -109,7 +109,7 @@ def test_binary_loss_of_torch():
     x, target = torch.randn(7, 5), torch.rand(7, 5)
     want = loss(x, target)
     fastact.replace(loss)
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         torch.testing.assert_close(loss(x, target), want)
     assert ops.total() == 1
 
@@ -163,7 +163,7 @@ def fused(module, x):
     original = copy.deepcopy(module)
     fastact.restore(original)
     want = original(x)
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         torch.testing.assert_close(module(x), want)
     return any(op.endswith(("_mul", "_glu")) for op in ops)
 
@@ -414,7 +414,7 @@ def test_whole_modules_are_saved_and_copied():
         copy.copy(model),
         pickle.loads(pickle.dumps(model, protocol=2)),
     ):
-        with models.counted() as ops:
+        with zoo.counted() as ops:
             assert torch.equal(other(x), model(x))
         assert ops == {"gelu_tanh": 2, "silu": 2}
     assert fastact.restore(copy.deepcopy(model)) == 2
@@ -474,5 +474,5 @@ def test_only_modules():
 def test_no_warning_where_nothing_is_wrong():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for model in models.MODELS:
+        for model in zoo.MODELS:
             fastact.replace(model.build(), dry_run=True)

@@ -1,10 +1,10 @@
 """The losses of transformers' language models, before and after replace()."""
 
-import models
 import pytest
 import torch
-from models import CAUSAL, VOCABULARY
+import zoo
 from transformers.loss import loss_utils
+from zoo import CAUSAL, VOCABULARY
 
 import fastact
 from fastact._replace._losses import causal_lm_loss, masked_lm_loss
@@ -90,7 +90,7 @@ def test_all_ignored(ours, theirs):
 def test_no_copy_of_the_logits_and_no_wait(dtype):
     logits, labels = batch(dtype)
 
-    class Watch(models._Count):
+    class Watch(zoo._Count):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             y = super().__torch_dispatch__(func, types, args, kwargs)
             name = func._schema.name
@@ -133,7 +133,7 @@ def test_under_autocast(dtype):
 
     want = step()
     fastact.replace(net)
-    with models.counted() as ops:
+    with zoo.counted() as ops:
         got = step()
     assert ops == LLAMA.ops
     assert got[0].dtype == torch.float32
