@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
 .PHONY: help demo test exhaustive lint format wheel check-wheel sanitize \
-	bench bench-overhead bench-compare cutoffs clean
+	bench bench-overhead bench-models bench-compare cutoffs clean
 
 help:  ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -77,6 +77,9 @@ bench: $(BIN)/.extra-benchmark  ## Compares with torch on this machine; ARGS=--q
 
 bench-overhead: $(BIN)/.extra-benchmark  ## Times one call on one element
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+bench-models: $(BIN)/.extra-benchmark $(BIN)/.extra-models  ## Times real models before and after replace()
+	$(BIN)/python benchmarks/models.py $(ARGS)
 
 bench-compare: $(BIN)/.extra-benchmark  ## Compares the working tree with BASE=<revision>
 	@test -n "$(BASE)" || { echo "make bench-compare BASE=<revision>" >&2; exit 2; }

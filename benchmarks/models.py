@@ -15,19 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import transformers
 from timing import Budget, Call, in_turns, ratio
+from torchvision_cpu import timm
 
 import fastact
-
-try:
-    import torchvision  # noqa: F401
-except RuntimeError:  # its library is for another build of torch; timm needs its Python part only
-    _SCHEMAS = torch.library.Library("torchvision", "FRAGMENT")
-    for _op in ("nms", "qnms"):
-        _SCHEMAS.define(f"{_op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-import timm
-import transformers
 
 transformers.logging.set_verbosity_error()
 
@@ -109,7 +101,9 @@ MODELS = {
         ),
         side=128, count=8,
     ),
-    "convnext": Model("ConvNeXt-atto", lambda: timm.create_model("convnext_atto"), side=128, count=8),
+    "convnext": Model(
+        "ConvNeXt-atto", lambda: timm.create_model("convnext_atto"), side=128, count=8
+    ),
     "efficientnet": Model(
         "EfficientNet-B0", lambda: timm.create_model("efficientnet_b0"), side=128, count=8
     ),

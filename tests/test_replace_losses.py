@@ -31,8 +31,21 @@ def result(loss, logits, labels, **options):
     return value.detach(), grad
 
 
+def assert_as_exact(value, theirs, logits, labels, shifts, options):
+    if "shift_labels" in options:
+        labels, shifts = options["shift_labels"], False
+    x, target = logits.detach().double(), labels
+    if shifts:
+        x, target = x[:, :-1], target[:, 1:]
+    used = target != options.get("ignore_index", -100)
+    rows = x.logsumexp(-1) - x.gather(-1, target.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    exact = rows[used].sum() / options.get("num_items_in_batch", used.sum())
+    error, allowed = (value - exact).abs(), (theirs - exact).abs()
+    assert (error <= allowed + 2 * torch.finfo(torch.float32).eps * exact).all()
+
+
 def check(ours, theirs, dtype, labels_options=None, **options):
-    """Ours is as near as theirs to what theirs gives in float64."""
+    """The same loss and gradient as theirs; the loss as exact as theirs, too."""
     logits, labels = batch(dtype, options.get("ignore_index", -100))
     options |= labels_options(labels) if labels_options else {}
     theirs_value, theirs_grad = result(theirs, logits, labels, **options)
@@ -42,6 +55,7 @@ def check(ours, theirs, dtype, labels_options=None, **options):
     assert grad.dtype == dtype
     torch.testing.assert_close(value, theirs_value, rtol=1e-6, atol=0)
     tolerance = 2 * torch.finfo(dtype if dtype != torch.float64 else torch.float32).eps
+    assert_as_exact(value, theirs_value, logits, labels, ours is causal_lm_loss, options)
     smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
     torch.testing.assert_close(
         grad, theirs_grad, rtol=tolerance, atol=max(smallest, 1e-6 * theirs_grad.abs().max().item())

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,18 +13,9 @@ from dataclasses import dataclass
 import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision_cpu import timm
 
-try:
-    import torchvision  # noqa: F401
-except RuntimeError:
-    # torchvision's library of the package index is for torch with CUDA and does not load into
-    # another. timm imports two classes of its Python part, which asks for the schemas of two
-    # operators of that library that nothing here calls.
-    _SCHEMAS = torch.library.Library("torchvision", "FRAGMENT")
-    for _op in ("nms", "qnms"):
-        _SCHEMAS.define(f"{_op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-import timm
+import fastact
 
 transformers.logging.set_verbosity_error()
 
@@ -172,3 +164,26 @@ def counted() -> Iterator[Counter]:
     """How often each of our ops is called."""
     with _Count() as mode:
         yield mode.ops
+
+
+# --------------------------------------------------------------------------------------------------
+# Gated MLPs by themselves
+
+
+class Config:
+    """What LlamaMLP asks of a configuration."""
+
+    hidden_size, intermediate_size, mlp_bias = 8, 12, False
+
+    def __init__(self, act="silu"):
+        self.hidden_act = act
+
+
+def fused(module: torch.nn.Module, x: torch.Tensor) -> bool:
+    """Whether a call goes to a gated op; its result is that of the original."""
+    original = copy.deepcopy(module)
+    fastact.restore(original)
+    want = original(x)
+    with counted() as ops:
+        torch.testing.assert_close(module(x), want)
+    return any(op.endswith(("_mul", "_glu")) for op in ops)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 import warnings
+from types import BuiltinFunctionType, FunctionType
 
 from torch.nn import Module
 
 from . import _activations, _gated, _losses
 from ._report import Left, Replaced, Report
-from ._swap import KINDS, Swapped, gate_once_swapped, swapped
+from ._swap import KINDS, Swapped, gate_of, gate_once_swapped, swapped
 
 __all__ = ["Left", "Replaced", "Report", "replace", "restore"]
+
+
+FUNCTION_TYPES = (FunctionType, BuiltinFunctionType)
 
 
 def _version(module: str) -> str:
@@ -63,7 +67,7 @@ def _mlp(module: Module) -> str | Left | None:
         return Left("", cls.__qualname__, "a subclass of an MLP that fastact knows")
     act = getattr(module, form.act)
     kind = _activation(act)
-    if isinstance(kind, str) and gate_once_swapped(act, kind):
+    if gate_of(act) or (isinstance(kind, str) and gate_once_swapped(act, kind)):
         return form.kind
     return Left("", cls.__qualname__, f"no gated op for {type(act).__qualname__}")
 
@@ -79,6 +83,28 @@ def _recognised(module: Module, losses: bool) -> str | Left | None:
         if "forward" in module.__dict__:
             return Left("", type(module).__qualname__, "this one has a forward of its own")
     return found
+
+
+def _now(module: Module, kind: str) -> str:
+    """What will compute a module of a kind, for the report."""
+    if kind not in _gated.ACTS:
+        return KINDS[kind].label
+    act = getattr(module, _gated.ACTS[kind])
+    gate = gate_of(act) or gate_once_swapped(act, str(_activation(act)))
+    return _gated.label(kind, str(gate))
+
+
+def _functions(name: str, module: Module) -> list[Left]:
+    """The functions of torch's that a module keeps in attributes, to do what it likes with."""
+    return [
+        Left(
+            f"{name}.{key}" if name else key,
+            f"torch.nn.functional.{_activations.FUNCTIONS[value]}",
+            "a function in an attribute",
+        )
+        for key, value in vars(module).items()
+        if isinstance(value, FUNCTION_TYPES) and value in _activations.FUNCTIONS
+    ]
 
 
 def _lm_loss(name: str, module: Module, report: Report) -> _losses.Loss | None:
@@ -148,9 +174,10 @@ def replace(model: Module, *, losses: bool = True, dry_run: bool = False) -> Rep
         if isinstance(found, Left):
             report.left.append(Left(name, found.was, found.why))
         elif found is not None:
-            now = KINDS[found].label
-            report.replaced.append(Replaced(name, type(module).__qualname__, now))
+            report.replaced.append(Replaced(name, type(module).__qualname__, _now(module, found)))
             modules.append((module, found))
+        else:
+            report.left += _functions(name, module)
         loss = _lm_loss(name, module, report) if losses else None
         if loss is not None:
             models.append((module, loss))

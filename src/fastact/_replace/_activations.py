@@ -246,6 +246,9 @@ KNOWN: dict[tuple[str, str], Known] = {
     **{("timm.layers.activations", name): row for name, row in _TIMM.items()},
 }
 
+# torch's functions that modules may keep in their attributes, by name.
+FUNCTIONS: dict[Any, str] = {getattr(_originals, name): name for name in _originals.__all__}
+
 # Where activations are defined: what else comes from there is reported.
 PLACES = ("torch.nn.modules.activation", "transformers.activations", "timm.layers.activations",
           "timm.layers.activations_me")  # fmt: skip

@@ -35,14 +35,15 @@ _HALVES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Where torch.nn.Module keeps them; a torch that keeps them elsewhere gets no gated op.
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
 def _is_hooked(module: Module) -> bool:
-    """Whether a call of a module does more than forward."""
-    return bool(
+    """Whether a call of a module does more than its class's forward."""
+    return (
         "forward" in module.__dict__
-        or module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+        or any(getattr(module, name, True) for name in _HOOKS)
         or has_global_hooks()
     )
 
@@ -173,13 +174,22 @@ FORMS = (
     ),
 )
 
+_OPS = {"silu": "swiglu", "gelu": "geglu", "gelu_tanh": "geglu, tanh", "relu": "reglu"}
+
 KINDS |= {
-    "gate, up, down": Kind("one gated op", _gate_up_down),
-    "gate, up, dropout, down": Kind("one gated op", _gate_up_drop_down),
-    "gate and up in one, down": Kind("one gated op, of halves", _packed),
-    "timm SwiGLU": Kind("one gated op", _timm_swiglu),
-    "timm GLU": Kind("one gated op", _timm_glu),
+    "gate, up, down": Kind("fastact.functional.{gate}_mul", _gate_up_down),
+    "gate, up, dropout, down": Kind("fastact.functional.{gate}_mul", _gate_up_drop_down),
+    "gate and up in one, down": Kind("fastact.functional.{halves}", _packed),
+    "timm SwiGLU": Kind("fastact.functional.{gate}_mul", _timm_swiglu),
+    "timm GLU": Kind("fastact.functional.{gate}_mul", _timm_glu),
 }
+ACTS = {form.kind: form.act for form in FORMS}
+
+
+def label(kind: str, gate: str) -> str:
+    """What the report says of an MLP with an activation that gates by an op."""
+    text = KINDS[kind].label.format(gate=gate.removesuffix("_tanh"), halves=_OPS[gate])
+    return f"{text}, tanh" if gate == "gelu_tanh" and "tanh" not in text else text
 
 
 def form_of(module: Module) -> Form | None:

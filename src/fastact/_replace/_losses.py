@@ -93,6 +93,11 @@ def fixed_cross_entropy(source, target, num_items_in_batch=None, ignore_index=-1
         loss = loss / num_items_in_batch
     return loss
 """
+_SETTER = """
+@loss_function.setter
+def loss_function(self, value):
+    self._loss_function = value
+"""
 _CAUSAL = """
 def f(logits, labels, vocab_size, num_items_in_batch=None, ignore_index=-100, shift_labels=None,
       **kwargs):
@@ -128,7 +133,7 @@ def loss_of(module: Module) -> Loss | None:
     """The loss function of a model of transformers whose forward calls it; else None."""
     cls = type(module)
     descriptor = getattr(cls, "loss_function", None)
-    if not isinstance(descriptor, property) or descriptor.fset is None:
+    if not isinstance(descriptor, property) or not says(descriptor.fset, _SETTER):
         return None
     code = getattr(inspect.unwrap(cls.forward), "__code__", None)
     if code is None or "loss_function" not in code.co_names:

@@ -1,0 +1,19 @@
+"""timm, imported also where torchvision's own library does not load.
+
+The package index has torchvision for torch with CUDA, whose library another build of torch cannot
+load. timm needs nothing of that library, but importing torchvision's Python part asks for the
+schemas of two of its operators. Here they are, without kernels.
+"""
+
+import torch
+
+try:
+    import torchvision  # noqa: F401
+except RuntimeError:
+    _schemas = torch.library.Library("torchvision", "FRAGMENT")  # kept, or it is undone
+    for _op in ("nms", "qnms"):
+        _schemas.define(f"{_op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+import timm
+
+__all__ = ["timm"]
