@@ -1,11 +1,17 @@
-"""timm, imported also where torchvision's own library does not load.
+"""timm, imported also beside a CPU build of torch.
 
 The package index has torchvision for torch with CUDA, whose library another build of torch cannot
 load. timm needs nothing of that library, but importing torchvision's Python part asks for the
-schemas of two of its operators. Here they are, without kernels.
+schemas of two of its operators. Here they are, without kernels. The two are installed into a folder
+of their own (Makefile), or in the usual place.
 """
 
+import sys
+from pathlib import Path
+
 import torch
+
+sys.path.append(str(Path(sys.prefix, "vision")))
 
 try:
     import torchvision  # noqa: F401
