@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+import transformers
 import zoo
 from timm.layers import create_act
 from torch import nn
@@ -76,6 +77,9 @@ def test_a_forward_of_its_own_is_left():
     ]
 
 
+WHY = f"transformers {transformers.__version__} has another one than fastact knows"
+
+
 def changed(self, x):
     return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x) * 1.0)
 
@@ -88,38 +92,42 @@ def test_unknown_versions_are_left_with_a_warning(monkeypatch):
     monkeypatch.setattr(LlamaMLP, "forward", changed)
     monkeypatch.setattr(activations.SiLUActivation, "forward", changed_act)
     mlp = LlamaMLP(Config())
-    with pytest.warns(UserWarning, match="not the one that fastact knows") as caught:
+    with pytest.warns(UserWarning, match="another one than fastact knows") as caught:
         report = fastact.replace(mlp)
     assert not report.replaced
     assert [(r.name, r.why) for r in report.left] == [
-        ("", "not as fastact knows it"),
-        ("act_fn", "not as fastact knows it"),
+        ("", WHY),
+        ("act_fn", WHY),
     ]
     texts = [str(w.message) for w in caught]
-    assert "LlamaMLP.forward of transformers" in texts[0]
-    assert "SiLUActivation of transformers" in texts[1]
+    assert texts == [
+        f"{name}: {WHY}; it is left as it is. A newer fastact may know it."
+        for name in ("LlamaMLP", "SiLUActivation")
+    ]
     assert all(w.filename == __file__ for w in caught)
 
 
 def test_helpers_and_globals_count_too(monkeypatch):
     module = create_act.QuickGELU()
     monkeypatch.setitem(type(module).forward.__globals__, "quick_gelu", lambda x: x)
-    with pytest.warns(UserWarning, match="QuickGELU of timm"):
+    with pytest.warns(UserWarning, match="^QuickGELU: timm .* has another one"):
         assert not fastact.replace(module).replaced
     module = create_act.GELU()
     monkeypatch.setitem(type(module).forward.__globals__, "F", nn)
-    with pytest.warns(UserWarning, match="GELU of timm"):
+    with pytest.warns(UserWarning, match="^GELU: timm .* has another one"):
         assert not fastact.replace(module).replaced
 
 
 def test_state_counts_too():
     module = activations.GELUActivation()
     module.act = torch.sin
-    with pytest.warns(UserWarning, match="GELUActivation of transformers"):
+    with pytest.warns(UserWarning, match="^GELUActivation: transformers .* has another one"):
         assert not fastact.replace(module).replaced
     module = activations.AccurateGELUActivation()
     module.precomputed_constant = 1.0
-    with pytest.warns(UserWarning, match="AccurateGELUActivation of transformers"):
+    with pytest.warns(
+        UserWarning, match="^AccurateGELUActivation: transformers .* has another one"
+    ):
         assert not fastact.replace(module).replaced
 
 
@@ -128,7 +136,7 @@ def test_without_sources_nothing_is_known(monkeypatch):
 
     _source._normal_of.cache_clear()
     monkeypatch.setattr(_source.inspect, "getsource", lambda _: (_ for _ in ()).throw(OSError))
-    with pytest.warns(UserWarning, match="SiLUActivation of transformers"):
+    with pytest.warns(UserWarning, match="^SiLUActivation: transformers .* has another one"):
         assert not fastact.replace(activations.SiLUActivation()).replaced
     _source._normal_of.cache_clear()
 
@@ -193,6 +201,26 @@ def test_whole_modules_are_saved_and_copied():
     assert fastact.restore(copy.deepcopy(model)) == 2
     assert fastact.restore(model) == 2
     assert [type(m) for m in model] == [nn.Linear, nn.GELU, activations.SiLUActivation]
+
+
+def test_compiled_code_notices():
+    model = nn.Sequential(nn.GELU("tanh"), nn.Linear(4, 4))
+    ops = []
+
+    def watch(graph, _):
+        ops.append(sum("fastact" in str(node.target) for node in graph.graph.nodes))
+        return graph
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=watch)
+    x = torch.randn(2, 4)
+    want = compiled(x)
+    fastact.replace(compiled)
+    torch.testing.assert_close(compiled(x), want)
+    fastact.restore(model)
+    assert torch.equal(compiled(x), want)
+    assert len(ops) == 2
+    assert ops[0] == 0
 
 
 def test_a_dry_run_changes_nothing():

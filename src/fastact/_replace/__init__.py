@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import warnings
 from types import BuiltinFunctionType, FunctionType
@@ -18,19 +19,14 @@ __all__ = ["Left", "Replaced", "Report", "replace", "restore"]
 FUNCTION_TYPES = (FunctionType, BuiltinFunctionType)
 
 
-def _version(module: str) -> str:
-    library = module.partition(".")[0]
-    return f"{library} {getattr(sys.modules.get(library), '__version__', '?')}"
+UNKNOWN = "has another one than fastact knows"
 
 
-def _unknown(cls: type, what: str) -> str:
-    """Warns of a class of transformers or timm that is not as we know it; the reason, in short."""
-    warnings.warn(
-        f"{what} of {_version(cls.__module__)} is not the one that fastact knows; it is left as it "
-        "is. A newer fastact may know it.",
-        stacklevel=5,
-    )
-    return "not as fastact knows it"
+def _unknown(cls: type, what: str) -> Left:
+    """A class or function of another library that is not as we know it; replace() warns of it."""
+    library = cls.__module__.partition(".")[0]
+    version = getattr(sys.modules.get(library), "__version__", "?")
+    return Left("", what, f"{library} {version} {UNKNOWN}")
 
 
 def _activation(module: Module) -> str | Left | None:
@@ -43,7 +39,7 @@ def _activation(module: Module) -> str | Left | None:
     if row is not None:
         if _activations.is_as_known(module, row):
             return row.kind
-        return Left("", name, _unknown(cls, name))
+        return _unknown(cls, name)
     if cls.__module__.startswith("fastact."):
         return None
     for parent in cls.__mro__[1:]:
@@ -63,7 +59,7 @@ def _mlp(module: Module) -> str | Left | None:
         if known is None:
             return None
         if cls.__name__ in known.classes:
-            return Left("", cls.__qualname__, _unknown(cls, f"{cls.__qualname__}.forward"))
+            return _unknown(cls, cls.__qualname__)
         return Left("", cls.__qualname__, "a subclass of an MLP that fastact knows")
     act = getattr(module, form.act)
     kind = _activation(act)
@@ -121,7 +117,7 @@ def _lm_loss(name: str, module: Module, report: Report) -> _losses.Loss | None:
         now = f"fastact.functional.cross_entropy, in {ours.__name__}"
         report.replaced.append(Replaced(name, label, now))
     elif label in _losses.KNOWN:
-        report.left.append(Left(name, label, _unknown(type(module), label)))
+        report.left.append(dataclasses.replace(_unknown(type(module), label), name=name))
     return ours
 
 
@@ -172,7 +168,7 @@ def replace(model: Module, *, losses: bool = True, dry_run: bool = False) -> Rep
     for name, module in model.named_modules():
         found = _recognised(module, losses)
         if isinstance(found, Left):
-            report.left.append(Left(name, found.was, found.why))
+            report.left.append(dataclasses.replace(found, name=name))
         elif found is not None:
             report.replaced.append(Replaced(name, type(module).__qualname__, _now(module, found)))
             modules.append((module, found))
@@ -181,6 +177,9 @@ def replace(model: Module, *, losses: bool = True, dry_run: bool = False) -> Rep
         loss = _lm_loss(name, module, report) if losses else None
         if loss is not None:
             models.append((module, loss))
+    for was, why in sorted({(left.was, left.why) for left in report.left if UNKNOWN in left.why}):
+        text = f"{was}: {why}; it is left as it is. A newer fastact may know it."
+        warnings.warn(text, stacklevel=2)
     if not dry_run:
         for module, kind in modules:
             own: type = type(module)
