@@ -7,11 +7,13 @@ import pytest
 import torch
 import zoo
 from support import assert_within
-from timm.layers import create_act
 from torch import nn
 from transformers import activations
+from zoo import timm
 
 import fastact
+
+create_act = timm.layers.create_act
 
 TORCH = [
     nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.SiLU(inplace=True), nn.ReLU(), nn.ReLU6(),

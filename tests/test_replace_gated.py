@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from timm.layers import mlp as timm_mlp
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaMLP
-from zoo import Config, fused
+from zoo import Config, fused, timm
 
 import fastact
 
@@ -46,10 +45,10 @@ def test_no_such_gate(act):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: timm_mlp.SwiGLU(8, 12, drop=0.2),
-        lambda: timm_mlp.SwiGLU(8, 12, norm_layer=nn.LayerNorm),
-        lambda: timm_mlp.GluMlp(8, 12, act_layer=nn.SiLU),
-        lambda: timm_mlp.GluMlp(8, 12, act_layer=nn.GELU, gate_last=False),
+        lambda: timm.layers.mlp.SwiGLU(8, 12, drop=0.2),
+        lambda: timm.layers.mlp.SwiGLU(8, 12, norm_layer=nn.LayerNorm),
+        lambda: timm.layers.mlp.GluMlp(8, 12, act_layer=nn.SiLU),
+        lambda: timm.layers.mlp.GluMlp(8, 12, act_layer=nn.GELU, gate_last=False),
     ],
 )
 def test_gated_mlps_of_timm(make):
@@ -59,7 +58,7 @@ def test_gated_mlps_of_timm(make):
 
 
 def test_gated_mlp_of_timm_over_channels():
-    mlp = timm_mlp.GluMlp(8, 12, act_layer=nn.SiLU, use_conv=True)
+    mlp = timm.layers.mlp.GluMlp(8, 12, act_layer=nn.SiLU, use_conv=True)
     fastact.replace(mlp)
     assert fused(mlp, torch.randn(2, 8, 3, 5))
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 import transformers
 import zoo
-from timm.layers import create_act
 from torch import nn
 from transformers import activations
 from transformers.models.llama.modeling_llama import LlamaMLP
-from zoo import Config, fused
+from zoo import Config, fused, timm
 
 import fastact
+
+create_act = timm.layers.create_act
 
 
 class Loud(nn.GELU):
