@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.phi3.configuration_phi3 import Phi3Config
+from transformers.models.phi3.modeling_phi3 import Phi3MLP
 from zoo import Config, fused, timm
 
 import fastact
@@ -88,6 +90,17 @@ def test_a_gated_mlp_calls_what_it_is_given():
     assert not fused(mlp, x)
     del mlp.act_fn.forward
     mlp.act_fn = nn.Hardtanh()
+    assert not fused(mlp, x)
+
+
+def test_the_packed_form_calls_its_activation_where_it_is_hooked():
+    mlp = Phi3MLP(Phi3Config(hidden_size=8, intermediate_size=12))
+    x = torch.randn(3, 8)
+    fastact.replace(mlp)
+    assert fused(mlp, x)
+    with mlp.activation_fn.register_forward_hook(lambda m, args, y: y * 2):
+        assert not fused(mlp, x)
+    mlp.activation_fn = nn.Tanh()
     assert not fused(mlp, x)
 
 

@@ -186,6 +186,18 @@ def test_a_loss_that_somebody_set_is_left():
     assert net.loss_function is mine
 
 
+def test_another_way_to_keep_the_loss_is_left_alone(monkeypatch):
+    net = LLAMA.build()
+    kept = {}
+    other = property(
+        lambda self: kept.get("loss", loss_utils.ForCausalLMLoss),
+        lambda self, value: kept.update(loss=value),
+    )
+    monkeypatch.setattr(type(net), "loss_function", other)
+    fastact.replace(net)
+    assert not kept
+
+
 def test_restored():
     net = LLAMA.build()
     fastact.replace(net)

@@ -1,6 +1,7 @@
 """What replace() leaves, and that nothing else about a module changes."""
 
 import copy
+import functools
 import io
 import pickle
 import warnings
@@ -106,6 +107,19 @@ def test_unknown_versions_are_left_with_a_warning(monkeypatch):
         for name in ("LlamaMLP", "SiLUActivation")
     ]
     assert all(w.filename == __file__ for w in caught)
+
+
+def test_a_decorated_forward_is_another(monkeypatch):
+    plain = LlamaMLP.forward
+
+    @functools.wraps(plain)
+    def louder(self, x):
+        return plain(self, x) * 2
+
+    monkeypatch.setattr(LlamaMLP, "forward", louder)
+    with pytest.warns(UserWarning, match="^LlamaMLP: transformers .* has another one"):
+        report = fastact.replace(LlamaMLP(Config()))
+    assert [r.name for r in report.replaced] == ["act_fn"]
 
 
 def test_helpers_and_globals_count_too(monkeypatch):
