@@ -7,13 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The torch of development. fastact itself runs on every torch from 2.10 on.
 TORCH ?= torch==2.13.0
+VISION ?= "timm>=1.0" torchvision==0.28.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Everything the compiled library is built from.
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
 .PHONY: help demo test exhaustive lint format wheel wheel-any check-wheel sanitize emulate \
-	bench bench-overhead bench-compare bench-monitor cutoffs docs clean
+	bench bench-overhead bench-compare bench-models bench-monitor cutoffs docs clean
 
 help:  ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,8 +31,17 @@ $(BIN)/.fastact: $(BIN)/.torch $(NATIVE)
 	$(BIN)/pip install -q --no-build-isolation --no-deps --config-settings=cmake.define.FASTACT_WERROR=ON -e .
 	@touch $@
 
+# torch is named again, so that what an extra depends on comes in a version for it.
 $(BIN)/.extra-%: $(BIN)/.fastact pyproject.toml
-	$(BIN)/pip install -q $$($(BIN)/python tools/extra.py $*)
+	$(BIN)/pip install -q "$(TORCH)" $$($(BIN)/python tools/extra.py $*)
+	@touch $@
+
+# timm needs torchvision, whose wheel on the package index is for torch with CUDA. Beside a CPU build of
+# torch it cannot be imported, and transformers neither once it is there. So the two lie in a folder of
+# their own, which benchmarks/torchvision_cpu.py looks into.
+$(BIN)/.extra-test: $(BIN)/.vision
+$(BIN)/.vision: $(BIN)/.torch
+	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/vision $(VISION)
 	@touch $@
 
 demo: $(BIN)/.extra-demo  ## Trains small nets with torch.nn and fastact.nn side by side
@@ -101,6 +111,9 @@ bench: $(BIN)/.extra-benchmark  ## Compares with torch on this machine; ARGS=--q
 
 bench-overhead: $(BIN)/.extra-benchmark  ## Times one call on one element
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+bench-models: $(BIN)/.extra-test  ## Times real models before and after replace()
+	$(BIN)/python benchmarks/models.py $(ARGS)
 
 bench-compare: $(BIN)/.extra-benchmark  ## Compares the working tree with BASE=<revision>
 	@test -n "$(BASE)" || { echo "make bench-compare BASE=<revision>" >&2; exit 2; }

@@ -4,10 +4,10 @@ import doctest
 
 import pytest
 
-from fastact import _backend, _monitor, distributed, functional
+from fastact import _backend, _monitor, _patch, _replace, distributed, functional
 from fastact.functional import activations, gated
 
-MODULES = (activations, gated, _backend, _monitor, distributed)
+MODULES = (activations, gated, _backend, _monitor, _patch, _replace, distributed)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)

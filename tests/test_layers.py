@@ -11,6 +11,7 @@ PACKAGE = ROOT / "src" / "fastact"
 # Each may import those before it.
 ORDER = (
     "_version",
+    "_originals",
     "_formulas",
     "_registry",
     "_private",
@@ -30,6 +31,8 @@ ORDER = (
     "nn",
     "_shards",
     "distributed",
+    "_patch",
+    "_replace",
     "_monitor",
     "_cli",
     "__main__",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import Parameter
 
-from . import _library
+from . import _library, _originals
 from ._autograd import Functions, transforms_active
 from ._backend import STATE
 from ._dtensor import is_arriving, is_dtensor
@@ -227,7 +227,7 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
     records = x.requires_grad and torch.is_grad_enabled()
     if not served or compiles_to_torch() or is_small(x.numel() // 2, GATES[gate_name], records):
         if op == "glu":
-            return torch.nn.functional.glu(x, dim)
+            return _originals.glu(x, dim)
         gate, up = gate_and_up(x, dim, gate_first)
         return row.reference(gate) * up
     y: Tensor = apply(STATE.choice.functions[f"{gate_name}_glu"], records, x, dim, gate_first)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import _formulas as f
+from . import _originals as F
 
 Scalar = Callable[..., Any]
 
