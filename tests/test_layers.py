@@ -21,6 +21,8 @@ ORDER = (
     "_losses",
     "_library",
     "_numba",
+    "_numba_rows",
+    "_numba_losses",
     "_autograd",
     "_backend",
     "_dtensor",

@@ -340,10 +340,10 @@ def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., 
 
 
 @cache
-def inplace_cross_entropy() -> type[Op]:
+def inplace_cross_entropy(namespace: str) -> type[Op]:
     """cross_entropy whose backward writes the gradient over the logits, in eager code."""
-    family = families("fastact")["cross_entropy"]
-    eager = functions("fastact")["cross_entropy"].eager
+    family = families(namespace)["cross_entropy"]
+    eager = functions(namespace)["cross_entropy"].eager
 
     class InplaceBackward(Op):
         symbol = "CrossEntropyInplaceBackward"

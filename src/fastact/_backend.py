@@ -94,9 +94,9 @@ def _resolve(name: str) -> Choice:
         return Choice(name, {}, False)
     namespace = _library.NAMESPACES[source]
     if source == "numba":
-        from . import _numba
+        from . import _numba_losses
 
-        _numba.register()
+        _numba_losses.register()
     # "auto" leaves GPUs to torch until our kernels are measured there.
     return Choice(
         name, _autograd.functions(namespace), name == "auto", source, on_cuda=name == "compiled"

@@ -27,9 +27,7 @@ _libraries: dict[str, torch.library.Library] = {}
 def families(namespace: str) -> dict[str, Family]:
     """Defines the ops of a namespace, with their fake kernels, and returns them by name."""
     library = _libraries[namespace] = torch.library.Library(namespace, "DEF")
-    made: list[Family] = [*pointwise_families()]
-    if namespace == NAMESPACES["compiled"]:
-        made += loss_families()
+    made: list[Family] = [*pointwise_families(), *loss_families()]
     return {family.name: define(family, library) for family in made}
 
 

@@ -17,6 +17,7 @@ from ._compositions import REDUCTIONS, class_dim
 from ._dispatch import PLAIN, apply, compiles_to_torch, is_served, refusal, why_torch
 from ._dtensor import SOFTMAX, is_dtensor
 from ._family import as_tuple
+from ._library import NAMESPACES
 
 # Fewer elements than this go to torch in "auto", without and with a gradient to record: measured by
 # benchmarks/cutoffs.py. Up to 64 classes each lane of a vector has a row of its own, and torch's
@@ -95,7 +96,9 @@ def loss_why_torch(
         if not _beats_what_compiles(op, x):
             return "torch.compile fuses torch's op with its neighbours"
         return "" if is_served(op, "input", x) else refusal(x)
-    return why_torch(op, x, x.numel(), cutoffs(op, classes), records)
+    # (A forced backend has none: a comparison with a size would become a compiled graph's guard.)
+    small = cutoffs(op, classes) if choice.cutoffs else (0, 0)
+    return why_torch(op, x, x.numel(), small, records)
 
 
 def answers(
@@ -421,7 +424,9 @@ def cross_entropy(
         function = STATE.choice.functions[op]
         try:
             if overwrites:
-                results = inplace_cross_entropy().record(x, target, weight, *constants)
+                results = inplace_cross_entropy(NAMESPACES[STATE.choice.source]).record(
+                    x, target, weight, *constants
+                )
             else:
                 results = apply(function, records, x, target, weight, *constants)
         except RuntimeError:

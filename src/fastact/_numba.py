@@ -288,6 +288,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of the threads
 
 
+def run_parts(n: int, elements: int, body: Callable[[int, int], Any]) -> None:
+    """body(begin, end) over n items of so many elements, in parallel."""
+    parts = max(1, min(torch.get_num_threads(), math.ceil(n * elements / _GRAIN), n))
+    step = math.ceil(n / parts)
+    if elements == 1:
+        step = 64 * math.ceil(step / 64)  # no cache line is written by two threads
+    first, *others = (partial(body, i, min(i + step, n)) for i in range(0, n, step))
+    pending = [_pool().submit(part) for part in others]
+    first()
+    for future in pending:
+        future.result()
+
+
 def _alike(a: Tensor, b: Tensor) -> bool:
     return a.stride() == b.stride() or (a.is_contiguous() and b.is_contiguous())
 
@@ -307,15 +320,7 @@ def _run(loop: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], p: Sequ
     targets = [t if _alike(t, like) else torch.empty_like(like) for t in outputs]
     arrays = [_array(t) for t in (*sources, *targets)]
     n = like.numel()
-    parts = min(torch.get_num_threads(), math.ceil(n / _GRAIN))
-    step = 64 * math.ceil(n / (64 * parts))  # no cache line is written by two threads
-    first, *others = (
-        partial(loop, *(a[start : start + step] for a in arrays), p) for start in range(0, n, step)
-    )
-    pending = [_pool().submit(part) for part in others]
-    first()
-    for future in pending:
-        future.result()
+    run_parts(n, 1, lambda begin, end: loop(*(a[begin:end] for a in arrays), p))
     for target, output in zip(targets, outputs, strict=True):
         if target is not output:
             output.copy_(target)
@@ -380,10 +385,11 @@ def _kernels(family: PointwiseFamily) -> tuple[Callable[..., Any], ...]:
 
 @cache
 def register() -> None:
-    """Registers the kernels of every op; none is compiled before its first call."""
+    """Registers the kernels of every activation; none is compiled before its first call."""
     lib = library(_NAMESPACE)
     for name, family in families(_NAMESPACE).items():
+        if not isinstance(family, PointwiseFamily):
+            continue  # _numba_losses.py
         suffixes = ("", "_backward", "_double_backward", "_")
-        assert isinstance(family, PointwiseFamily)
         for suffix, kernel in zip(suffixes, _kernels(family), strict=False):
             lib.impl(name + suffix, kernel, "CPU")

@@ -1,0 +1,375 @@
+"""Softmax and the losses in Numba: tensors in, tensors out; the loops are in _numba_rows.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _numba
+from ._compositions import class_dim, compute_dtype
+from ._library import NAMESPACES, library
+from ._losses import MEAN, NONE, _logits_like, _row_sizes
+from ._pointwise import empty_like
+from ._registry import DTYPES
+
+_NAMESPACE = NAMESPACES["numba"]
+_NOTHING = torch.empty(0, dtype=torch.float64)
+
+
+def _kernels() -> Any:
+    from . import _numba_rows  # imports Numba
+
+    return _numba_rows
+
+
+def _array(flat: Tensor) -> Any:
+    """As NumPy, of 16 bits as the integers that _numba_rows.load tells apart."""
+    if flat.dtype is torch.bfloat16:
+        return flat.view(torch.uint16).numpy()
+    return (flat.view(torch.int16) if flat.dtype is torch.float16 else flat).numpy()
+
+
+def _check(op: str, *tensors: Tensor) -> None:
+    """What keeps a direct call of an op from reading out of bounds."""
+    like = tensors[0]
+    if like.dtype not in DTYPES:
+        raise NotImplementedError(f"{_NAMESPACE}::{op}: no kernel for {like.dtype}")
+    for t in tensors[1:]:
+        if t.shape != like.shape or t.dtype != like.dtype:
+            raise RuntimeError(
+                f"{_NAMESPACE}::{op}: expected all tensors to have one shape and one dtype; got "
+                f"{tuple(t.shape)} {t.dtype} and {tuple(like.shape)} {like.dtype}"
+            )
+
+
+class _Rows:
+    """The rows along a dimension of a tensor, where it lies or in a copy."""
+
+    def __init__(self, x: Tensor, dim: int) -> None:
+        self.dim = dim
+        if x.numel() and not x.is_contiguous() and not x.movedim(dim, -1).is_contiguous():
+            x = x.contiguous()
+        self.like = x
+        n = x.shape[dim] if x.dim() else 1
+        inner = math.prod(x.shape[dim + 1 :]) if x.is_contiguous() else 1
+        self.count = math.prod(x.shape) // n if n else math.prod(_row_sizes(x))
+        self.shape = (self.count // max(inner, 1), n, inner)
+
+    def of(self, t: Tensor) -> Any:
+        """A tensor with its elements where x has them, flat."""
+        if self.like.numel() == 0:
+            return _array(t.new_empty(0))
+        x = self.like
+        if x.is_contiguous():
+            return _array(t.contiguous().view(-1))
+        return _array(t.movedim(self.dim, -1).contiguous().view(-1))
+
+    def run(self, kernel: Any, *args: Any) -> None:
+        """Calls the kernel for all rows, in parallel."""
+        if self.count == 0:
+            return
+        _numba.run_parts(
+            self.count, self.shape[1], lambda begin, end: kernel(*args, self.shape, begin, end)
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# Softmax
+
+
+def _softmax(log: bool) -> tuple[Callable[..., Any], ...]:
+    op = "log_softmax" if log else "softmax"
+
+    def run(kernel: str, inputs: tuple[Tensor, ...], outputs: int, dim: int) -> Any:
+        _check(op, *inputs)
+        x = inputs[-1]
+        results = [x.new_empty(x.shape) for _ in range(outputs)]
+        rows = _Rows(x.contiguous(), dim)
+        if x.numel():
+            operands = (rows.of(t) for t in (*(t.contiguous() for t in inputs), *results))
+            rows.run(getattr(_kernels(), kernel), *operands, log)
+        return results[0] if outputs == 1 else tuple(results)
+
+    return (
+        lambda x, dim: run("softmax_forward", (x,), 1, dim),
+        lambda grad, y, dim: run("softmax_backward", (grad, y), 1, dim),
+        lambda v, grad, y, dim: run("softmax_double_backward", (v, grad, y), 2, dim),
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Cross entropy
+
+
+class _Problem:
+    """The operands of one call, as the kernels take them."""
+
+    def __init__(
+        self, x: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int,
+        smoothing: float = 0.0, z_loss: float = 0.0, softcap: float = 0.0, entropy: bool = False,
+        normalized: bool = False,
+    ) -> None:  # fmt: skip
+        _check("cross_entropy", x)
+        if x.dim() == 0:
+            raise RuntimeError(f"{_NAMESPACE}::cross_entropy: expected a class dimension")
+        self.x, self.entropy = x, entropy
+        self.compute = compute_dtype(x.dtype)
+        self.rows = _Rows(x, class_dim(x))
+        classes = x.shape[class_dim(x)]
+        self.indexed = not target.is_floating_point()
+        labels, q = torch.empty(0, dtype=torch.int64), x.new_empty(0)
+        if self.indexed:
+            labels = target.contiguous().view(-1)
+            bad = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+            if labels.numel() != self.rows.count or bool(bad.any()):
+                raise RuntimeError(
+                    f"{_NAMESPACE}::cross_entropy: expected a target below {classes} for each row"
+                )
+        else:
+            _check("cross_entropy", x, target)
+            q = target
+        if weight is not None and (weight.dim() != 1 or weight.numel() != classes):
+            raise RuntimeError(f"{_NAMESPACE}::cross_entropy: expected a weight for each class")
+        self.has_mass = smoothing > 0 or not self.indexed
+        weights = _NOTHING if weight is None else weight.double().contiguous()
+        probabilities = _array(q) if self.indexed else self.rows.of(q)
+        self.operands = (self.rows.of(x), labels.numpy(), probabilities, weights.numpy())
+        self.options = (
+            ignore_index, float(smoothing), float(z_loss), float(softcap), normalized,
+            self.indexed, weight is not None, entropy,
+        )  # fmt: skip
+
+    def forward(self) -> Tensor:
+        k = _kernels()
+        number = torch.zeros(k.NUMBERS, self.rows.count, dtype=torch.float64)
+        self.rows.run(k.cross_entropy_forward, *self.operands, number.numpy(), self.options)
+        return number
+
+    def shaped(self, row: Tensor) -> Tensor:
+        """Numbers of each row, in shape and dtype of the results."""
+        return row.to(self.compute).view(_row_sizes(self.x))
+
+    def planes(self) -> list[int]:
+        """Which numbers backward needs."""
+        k = _kernels()
+        return [k.MAX, k.REST, *([k.MASS] if self.has_mass else []),
+                *([k.MEAN] if self.entropy else [])]  # fmt: skip
+
+    def kept(self, stats: Tensor) -> Any:
+        k = _kernels()
+        number = torch.zeros(k.NUMBERS, self.rows.count, dtype=torch.float64)
+        planes = self.planes()
+        if stats.shape != (len(planes), self.rows.count):
+            raise RuntimeError(f"{_NAMESPACE}::cross_entropy: expected the stats of its forward")
+        number[planes] = stats.double()
+        return number.numpy()
+
+    def given(self, grads: tuple[Tensor | None, ...], total: Tensor, reduction: int) -> Any:
+        """The gradients of each row's results."""
+        given = torch.zeros(3, self.rows.count, dtype=torch.float64)
+        for i, grad in enumerate(grads):
+            # Of an output that was not asked for torch.compile hands in an empty gradient.
+            if grad is None or (grad.numel() == 0 and self.rows.count):
+                continue
+            if i == 0 and reduction != NONE:
+                grad = grad.double() / total.double() if reduction == MEAN else grad
+            given[i] = grad.double().reshape(-1)
+        return given.numpy()
+
+    def backward(self, number: Any, given: Any, grad: Tensor) -> None:
+        target = grad
+        if grad.numel():
+            # Where the result lies otherwise than x, by way of a tensor that does not.
+            place = self.rows.of(grad)
+            same = place.ctypes.data == grad.data_ptr()
+            target = grad if same else _logits_like(self.rows.like)
+        operands = (*self.operands, number, given, self.rows.of(target), self.options)
+        self.rows.run(_kernels().cross_entropy_backward, *operands)
+        if target is not grad:
+            grad.copy_(target)
+
+
+def _reduced(
+    rows: Tensor, weights: Tensor, reduction: int, shaped: Callable[[Tensor], Tensor]
+) -> Tensor:
+    if reduction == NONE:
+        return shaped(rows)
+    total = rows.sum()
+    return total / weights.sum() if reduction == MEAN else total
+
+
+def _loss(problem: _Problem, reduction: int, full_precision: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, the sum of the weights, and the numbers of the rows."""
+    k = _kernels()
+    number = problem.forward()
+    loss = _reduced(number[k.LOSS], number[k.WEIGHT], reduction, problem.shaped)
+    dtype = problem.compute if full_precision else problem.x.dtype
+    return loss.to(problem.compute).to(dtype), number[k.WEIGHT].sum().to(problem.compute), number
+
+
+def _cross_entropy_forward(
+    x: Tensor, target: Tensor, weight: Tensor | None, reduction: int, ignore_index: int,
+    smoothing: float, z_loss: float, softcap: float, full_precision: bool, with_lse: bool,
+    with_entropy: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    k = _kernels()
+    p = _Problem(x, target, weight, ignore_index, smoothing, z_loss, softcap, with_entropy)
+    loss, total, number = _loss(p, reduction, full_precision)
+    nothing = x.new_empty(0, dtype=p.compute)
+    lse = p.shaped(number[k.LSE]) if with_lse else nothing
+    entropy = p.shaped(number[k.ENTROPY]) if with_entropy else nothing.clone()
+    return loss, lse.clone(), entropy, number[p.planes()].to(p.compute), total
+
+
+def _derivative(
+    args: tuple[Any, ...],
+) -> tuple[_Problem, Any, Any, Tensor]:
+    u, q, h, x, target, weight, stats, total, reduction, ignore_index, *options = args
+    smoothing, z_loss, softcap, *_, with_entropy = options
+    p = _Problem(x, target, weight, ignore_index, smoothing, z_loss, softcap, with_entropy)
+    return p, p.kept(stats), p.given((u, q, h), total, reduction), x
+
+
+def _cross_entropy_backward(*args: Any) -> Tensor:
+    p, number, given, x = _derivative(args)
+    grad = _logits_like(x)
+    p.backward(number, given, grad)
+    return grad
+
+
+def _cross_entropy_backward_(*args: Any) -> None:
+    p, number, given, x = _derivative(args)
+    p.backward(number, given, x)
+
+
+def _cross_entropy_double_backward(v: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    p, number, given, x = _derivative(args)
+    _check("cross_entropy", x, v)
+    reduction, full_precision, with_lse = args[8], args[13], args[14]
+    any_grad = any(grad is not None for grad in args[:3])
+    grad = _logits_like(p.rows.like) if any_grad else x.new_empty(0)
+    by_given = torch.zeros(4, p.rows.count, dtype=torch.float64)
+    p.rows.run(
+        _kernels().cross_entropy_double_backward, p.rows.of(v), *p.operands, number, given,
+        by_given.numpy(), p.rows.of(grad) if any_grad else _array(grad), any_grad, p.options,
+    )  # fmt: skip
+    by_loss = _reduced(by_given[0], by_given[3], reduction, p.shaped)
+    dtype = p.compute if full_precision else x.dtype
+    nothing = x.new_empty(0, dtype=p.compute)
+    return (
+        by_loss.to(p.compute).to(dtype),
+        p.shaped(by_given[1]).clone() if with_lse else nothing,
+        p.shaped(by_given[2]).clone() if p.entropy else nothing.clone(),
+        grad,
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# NLL of log-probabilities
+
+
+def _nll_forward(
+    x: Tensor, target: Tensor, weight: Tensor | None, reduction: int, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    loss, total, _ = _loss(
+        _Problem(x, target, weight, ignore_index, normalized=True), reduction, False
+    )
+    return loss, total
+
+
+def _nll_backward(
+    grad: Tensor, x: Tensor, target: Tensor, weight: Tensor | None, total: Tensor, reduction: int,
+    ignore_index: int,
+) -> Tensor:  # fmt: skip
+    p = _Problem(x, target, weight, ignore_index, normalized=True)
+    result = _logits_like(x)
+    number = torch.zeros(_kernels().NUMBERS, p.rows.count, dtype=torch.float64).numpy()
+    p.backward(number, p.given((grad,), total, reduction), result)
+    return result
+
+
+def _nll_double_backward(
+    v: Tensor, _grad: Tensor, _x: Tensor, target: Tensor, weight: Tensor | None, _total: Tensor,
+    reduction: int, ignore_index: int,
+) -> Tensor:  # fmt: skip
+    return _nll_forward(v, target, weight, reduction, ignore_index)[0]
+
+
+# --------------------------------------------------------------------------------------------------
+# Binary cross entropy
+
+
+def _bce(
+    order: int, vs: tuple[Tensor, ...], x: Tensor, others: tuple[Any, ...], reduction: int
+) -> Any:
+    """``others``: target, weight, pos_weight; ``vs``: what comes before x, the last a gradient."""
+    op = "bce_with_logits"
+    _check(op, x, *(t for t in others if t is not None))
+    like = empty_like(x)
+
+    def flat(t: Tensor | None) -> Any:
+        if t is None:
+            return _array(x.new_empty(0))
+        t = t if t.stride() == like.stride() else torch.empty_like(like).copy_(t)
+        return _array(t.as_strided((t.numel(),), (1,)))
+
+    n = x.numel()
+    args: list[Any] = []
+    if order == 2:
+        _check(op, x, vs[0])
+        args.append(flat(vs[0]))
+    if order > 0:
+        grad = vs[-1].double()
+        if reduction == NONE:
+            grad = torch.empty_like(like, dtype=torch.float64).copy_(grad)
+            args.append(grad.as_strided((n,), (1,)).numpy())
+        else:
+            args.append((grad.reshape(1) / (n if reduction == MEAN else 1)).numpy())
+    args += [flat(x), *map(flat, others)]
+    rows = torch.empty(n, dtype=torch.float64)  # of the loss, or of the gradient by its gradient
+    if order != 1:
+        args.append(rows.numpy())
+    if order > 0:
+        args.append(_array(like.as_strided((n,), (1,))))
+    k = _kernels()
+    kernel = (k.bce_forward, k.bce_backward, k.bce_double_backward)[order]
+    if n:
+        _numba.run_parts(n, 1, lambda begin, end: kernel(*args, begin, end))
+    if order == 1:
+        return like
+    if reduction == NONE:
+        result = torch.empty_like(like)
+        result.as_strided((n,), (1,)).copy_(rows)
+    else:
+        total = rows.sum() / n if reduction == MEAN else rows.sum()
+        result = total.to(compute_dtype(x.dtype)).to(x.dtype)
+    return result if order == 0 else (result, like)
+
+
+@cache
+def register() -> None:
+    """Registers the kernels of every op; none is compiled before its first call."""
+    _numba.register()
+    ops: dict[str, tuple[Callable[..., Any], ...]] = {
+        "softmax": _softmax(log=False),
+        "log_softmax": _softmax(log=True),
+        "nll_loss": (_nll_forward, _nll_backward, _nll_double_backward),
+        "cross_entropy": (
+            _cross_entropy_forward, _cross_entropy_backward, _cross_entropy_double_backward,
+            _cross_entropy_backward_,
+        ),
+        "bce_with_logits": (
+            lambda x, *rest: _bce(0, (), x, rest[:3], rest[3]),
+            lambda grad, x, *rest: _bce(1, (grad,), x, rest[:3], rest[3]),
+            lambda v, grad, x, *rest: _bce(2, (v, grad), x, rest[:3], rest[3]),
+        ),
+    }  # fmt: skip
+    suffixes = ("", "_backward", "_double_backward", "_backward_")
+    for name, kernels in ops.items():
+        for suffix, kernel in zip(suffixes, kernels, strict=False):
+            library(_NAMESPACE).impl(name + suffix, kernel, "CPU")
