@@ -1,6 +1,7 @@
 """Fixtures: the backend is always forced, or small tests would test torch against itself."""
 
 import os
+from contextlib import nullcontext
 
 import pytest
 import support
@@ -11,6 +12,7 @@ import fastact
 
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run what needs GiB of memory")
+    parser.addoption("--device", default="cpu", help="where the tests make their tensors")
 
 
 def pytest_configure(config):
@@ -27,10 +29,23 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
-def compiled():
+def compiled(request):
     """Forces the compiled kernels, and gives every test the same numbers."""
     torch.manual_seed(0)
-    with fastact.backend("compiled"):
+    device = request.config.getoption("--device")
+    with fastact.backend("compiled"), nullcontext() if device == "cpu" else torch.device(device):
+        yield
+
+
+@pytest.fixture
+def on_gpu(compiled):
+    """Tensors are made on the GPU; under emulation on the CPU, which then runs the same kernels."""
+    if support.EMULATED:
+        yield
+        return
+    if reason := support.no_gpu():
+        pytest.skip(reason)
+    with torch.device("cuda"):
         yield
 
 

@@ -13,7 +13,7 @@ PACKED = [case for case in GATED if case.dim is not None]
 
 def second(x):
     """Another tensor of the layout of x."""
-    random = torch.randn(1000, generator=torch.Generator().manual_seed(3))
+    random = torch.randn(1000, generator=support.generator(3))
     size = x.untyped_storage().nbytes() // x.element_size()
     other = random.repeat(size // 1000 + 1)[:size].to(x.dtype)
     return other.as_strided(x.shape, x.stride(), x.storage_offset())
