@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Everything the compiled library is built from.
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
-.PHONY: help demo test exhaustive lint format wheel check-wheel sanitize \
+.PHONY: help demo test exhaustive lint format wheel check-wheel sanitize emulate \
 	bench bench-overhead bench-compare cutoffs clean
 
 help:  ## Lists the targets
@@ -49,13 +49,13 @@ exhaustive: $(BIN)/.torch  ## Compares every float32, bfloat16 and float16 with 
 lint: $(BIN)/.extra-lint $(BIN)/.extra-test  ## Checks style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc tools -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tools tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 	$(BIN)/mypy
 
 format: $(BIN)/.extra-lint  ## Formats the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc tools -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format -i $$(find csrc tools tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 wheel: $(BIN)/.torch  ## Builds dist/fastact-*-py3-none-*.whl
 	rm -rf dist
@@ -70,6 +70,9 @@ check-wheel: wheel  ## Installs the wheel into an empty environment and uses it 
 
 sanitize: $(BIN)/.extra-test  ## Runs the tests with the CPU library under ASan and UBSan
 	tools/sanitize.sh $(BIN)/python
+
+emulate: $(BIN)/.extra-test  ## Runs the CUDA kernels' sources on the CPU, under ASan and UBSan
+	tools/emulate.sh $(BIN)/python
 
 bench: $(BIN)/.extra-benchmark  ## Compares with torch on this machine; ARGS=--quick takes two minutes
 	$(BIN)/python benchmarks/bench.py $(ARGS)

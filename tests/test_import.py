@@ -11,7 +11,7 @@ import pytest
 import fastact
 from fastact import _library
 
-LIBRARY = _library.CpuLibrary._find()
+LIBRARY = _library.find("libfastact_cpu")
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no compiled library")
 
 

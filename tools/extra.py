@@ -11,10 +11,10 @@ from pathlib import Path
 def requirements(extra: str) -> list[str]:
     """The requirements of one extra, in the order of pyproject.toml."""
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    line = re.search(rf"^{extra} = \[(.*)\]$", text, re.MULTILINE)
-    if line is None:
+    found = re.search(rf"^{extra} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
+    if found is None:
         sys.exit(f"pyproject.toml has no extra {extra!r}")
-    return re.findall(r'"([^"]+)"', line[1])
+    return re.findall(r'"([^"]+)"', re.sub(r"#.*", "", found[1]))
 
 
 if __name__ == "__main__":

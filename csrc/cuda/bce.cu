@@ -45,7 +45,7 @@ struct Bce {
       return;
     }
     Sums<double, 2> mine;
-    visit(team, n, 1, x, [&](int, auto& a) {
+    visit<1>(team, n, 1, x, [&](int, auto& a) {
       T part = T(0);
 #pragma unroll
       for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
@@ -92,7 +92,7 @@ struct Bce {
 enum class Pass { forward, backward, double_backward };
 
 template <class S, Pass pass>
-__global__ void __launch_bounds__(threads_per_block) bce(const BceOperands operands, int64_t numel) {
+__global__ void __launch_bounds__(threads_per_block, 1) bce(const BceOperands operands, int64_t numel) {
   const Bce<S> part(operands, numel);
   if constexpr (pass == Pass::forward) part.forward();
   if constexpr (pass == Pass::backward) part.backward();

@@ -26,9 +26,10 @@ FASTACT_FN int elements_past_boundary(const S* p) {
 // hold it are read, and shifted: the second one comes from the first-level cache, and memory is read
 // at full width. It reaches less than 16 bytes past either end.
 template <class S>
-FASTACT_FN Chunk<S> load_chunk(const S* p) {
+__device__ __forceinline__ Chunk<S> load_chunk(const S* p) {
   const unsigned past = unsigned(uintptr_t(p) % 16);
-  const uint4* aligned = reinterpret_cast<const uint4*>(uintptr_t(p) - past);
+  // (Pointer arithmetic: through an integer, the compiler would forget that this is global memory.)
+  const uint4* aligned = reinterpret_cast<const uint4*>(p - past / sizeof(S));
   uint4 v = *aligned;
   if (past != 0) {
     const uint4 next = aligned[1];
@@ -52,9 +53,18 @@ FASTACT_FN Chunk<S> load_chunk(const S* p) {
 
 // In one piece where p allows it.
 template <class S>
-FASTACT_FN void store_chunk(S* p, const Chunk<S>& chunk) {
+__device__ __forceinline__ void store_chunk(S* p, const Chunk<S>& chunk) {
   if (elements_past_boundary(p) == 0) {
-    *reinterpret_cast<uint4*>(p) = __builtin_bit_cast(uint4, chunk);
+    const uint4 v = __builtin_bit_cast(uint4, chunk);
+#if defined(__CUDA_ARCH__)
+    // An assignment would be broken up, to share stores with the other branch.
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+#else
+    *reinterpret_cast<uint4*>(p) = v;
+#endif
   } else {
 #pragma unroll
     for (int i = 0; i < per_chunk<S>; ++i) p[i] = chunk.at[i];

@@ -28,6 +28,7 @@ struct CrossEntropy {
   using T = Compute<S>;
   static constexpr T infinity = SoftmaxConstants<T>::infinity;
   static constexpr bool is_short = sizeof(S) == 2;
+  static constexpr int depth = plain ? in_flight<S> : 1;  // of the forward pass
 
   const CrossEntropyRows& args;
   const Team& team;
@@ -92,7 +93,7 @@ struct CrossEntropy {
     T max = T(0), rest = T(0), mean = T(0), dot = T(0), mass = T(0);
     const int n = used ? row.classes : 0;
     if (!args.normalized) {
-      const auto sum = exponentials(team, logits(), n, row.stride, [&](T x) { return z(x); });
+      const auto sum = exponentials<depth>(team, logits(), n, row.stride, [&](T x) { return z(x); });
       max = sum.max;
       rest = sum.rest;
     }
@@ -100,7 +101,7 @@ struct CrossEntropy {
     if constexpr (!plain) {
       Sums<T, 3> mine;  // of exp(z - max) (z - max); of a (z - max); of a
       const S* inputs[] = {logits(), probabilities()};
-      visit(team, n, row.stride, inputs, [&](int j, auto& a) {
+      visit<1>(team, n, row.stride, inputs, [&](int j, auto& a) {
         Sums<T, 3> part;
 #pragma unroll
         for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
@@ -208,7 +209,7 @@ struct CrossEntropy {
       const T origin = args.target ? load(inputs[1][index * row.stride]) * slope : T(0);
       const auto y = [&](T x, T v) { return (is_capped() ? v * cap.slope(x) : v) - origin; };
       Sums<T, 3> mine;  // of p y; of p y (z - max - mean); of a y
-      visit(team, row.classes, row.stride, inputs, [&](int j, auto& a) {
+      visit<1>(team, row.classes, row.stride, inputs, [&](int j, auto& a) {
         Sums<T, 3> part;
 #pragma unroll
         for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
@@ -264,13 +265,13 @@ __device__ void add_up_rows(const CrossEntropyRows& args, const Plan& plan, cons
 }
 
 template <class S, bool plain>
-__global__ void __launch_bounds__(Plan::most_threads)
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain ? 2 : 1)
     forward(const CrossEntropyRows args, const Plan plan) {
   add_up_rows<S, plain>(args, plan, [](const auto& row) { return row.forward(); });
 }
 
 template <class S, bool plain>
-__global__ void __launch_bounds__(Plan::most_threads)
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain ? 2 : 1)
     backward(const CrossEntropyRows args, const Plan plan) {
   for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& place) {
     CrossEntropy<S, plain>(args, team, place).backward();
@@ -278,7 +279,7 @@ __global__ void __launch_bounds__(Plan::most_threads)
 }
 
 template <class S>
-__global__ void __launch_bounds__(Plan::most_threads)
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 1)
     double_backward(const CrossEntropyRows args, const Plan plan) {
   add_up_rows<S, false>(args, plan, [](const auto& row) { return row.double_backward(); });
 }
@@ -300,9 +301,11 @@ constexpr CrossEntropyKernels kernels = {
       return run(double_backward<Storage>, rows, stream);
     }};
 
+constexpr int finish_threads = 512;
+
 // One block.
 template <class T>
-__global__ void __launch_bounds__(Plan::most_threads)
+__global__ void __launch_bounds__(finish_threads)
     finish(const double* sums, int64_t count, bool mean, T* loss, T* total) {
   Sums<double, 2> mine;
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
@@ -319,7 +322,7 @@ __global__ void __launch_bounds__(Plan::most_threads)
 cudaError_t run_finish(const double* sums, int64_t count, bool mean, void* loss, void* total,
                        cudaStream_t stream) {
   using T = Compute<Storage>;
-  return launch(finish<T>, dim3(1), dim3(Plan::most_threads), stream, sums, count, mean,
+  return launch(finish<T>, dim3(1), dim3(finish_threads), stream, sums, count, mean,
                 static_cast<T*>(loss), static_cast<T*>(total));
 }
 

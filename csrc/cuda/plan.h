@@ -18,7 +18,7 @@ struct Plan {
       // Two chunks or more for each lane of a warp, four for each thread of a block.
       while (lanes < 32 && lanes * 2 < chunks) lanes *= 2;
       if (chunks >= 512)
-        for (lanes = 128; lanes < most_threads && lanes * 8 < chunks;) lanes *= 2;
+        for (lanes = 128; lanes < most_threads(itemsize) && lanes * 8 < chunks;) lanes *= 2;
     }
     threads = lanes > 32 ? lanes : 128;
     rows_per_block = threads / lanes;
@@ -28,7 +28,8 @@ struct Plan {
 
   // Enough to fill any GPU several times; beyond, blocks take several sets of rows.
   static constexpr int64_t most_blocks = 16384;
-  static constexpr int most_threads = 512;
+  // Double takes twice the registers.
+  static constexpr int most_threads(int64_t itemsize) { return itemsize == 8 ? 256 : 512; }
 };
 
 }  // namespace fastact::cuda

@@ -50,6 +50,10 @@ struct DoubleBackward {
 template <class Pass>
 constexpr int chunks_in_flight = Pass::inputs == 1 ? 2 : 1;
 
+// How many blocks of a kernel a multiprocessor is to hold: as many registers as that leaves are enough.
+template <class S, class Pass>
+constexpr int blocks_at_once = sizeof(S) == 8 || Pass::inputs > 2 ? 2 : 4;
+
 // Where row r of each operand begins.
 template <int count>
 FASTACT_FN void find_row(const Pointwise& walk, unsigned r, int64_t (&offset)[count]) {
@@ -68,7 +72,8 @@ FASTACT_FN void find_row(const Pointwise& walk, unsigned r, int64_t (&offset)[co
 // Threads along x share a row, threads along y have rows of their own. The chunks of a row are those
 // of its first output's addresses; what lies before and after them is done one by one.
 template <class S, class Pass, class F>
-__global__ void __launch_bounds__(threads_per_block) pointwise(const F f, const Pointwise walk) {
+__global__ void __launch_bounds__(threads_per_block, blocks_at_once<S, Pass>)
+    pointwise(const F f, const Pointwise walk) {
   using T = Compute<S>;
   constexpr int inputs = Pass::inputs, outputs = Pass::outputs;
   constexpr int width = per_chunk<S>, in_flight = chunks_in_flight<Pass>;

@@ -42,13 +42,19 @@ __device__ void for_each_row(const cpu::Rows& rows, const cuda::Plan& plan, cons
   }
 }
 
-// Calls f(j, a) for runs of elements from j on, a[i][k] being element j + k of x[i]; to add something
-// up. Which elements come to which thread, and in which order, does not depend on addresses.
-template <class S, int inputs, class F>
+// How many chunks of one tensor a thread asks for before it needs the first: 32 KiB or more for a
+// multiprocessor, as far as 64 registers go.
+template <class S>
+constexpr int in_flight = sizeof(S) == 4 ? 4 : 2;
+
+// Calls f(j, a) for runs of elements from j on, `depth` chunks at a time, a[i][k] being element j + k
+// of x[i]; to add something up. Which elements come to which thread, and in which order, does not
+// depend on addresses.
+template <int depth, class S, int inputs, class F>
 __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&x)[inputs],
                       const F& f) {
   using T = Compute<S>;
-  constexpr int width = per_chunk<S>, in_flight = inputs == 1 ? 4 : inputs == 2 ? 2 : 1;
+  constexpr int width = per_chunk<S>;
   int chunks = 0;
   if (stride == 1) {
     chunks = n / width;
@@ -58,10 +64,10 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
     // A shifted load reads past its end, which may be the tensor's; one by one instead, in the same
     // order and by the same thread.
     const int safe = aligned || chunks * width < n ? chunks : chunks - 1;
-    for (int c = team.rank; c < chunks; c += in_flight * team.lanes) {
-      Chunk<S> raw[in_flight][inputs];
+    for (int c = team.rank; c < chunks; c += depth * team.lanes) {
+      Chunk<S> raw[depth][inputs];
 #pragma unroll
-      for (int u = 0; u < in_flight; ++u) {
+      for (int u = 0; u < depth; ++u) {
         const int at = c + u * team.lanes;
         if (at < safe) {
 #pragma unroll
@@ -73,7 +79,7 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
         }
       }
 #pragma unroll
-      for (int u = 0; u < in_flight; ++u) {
+      for (int u = 0; u < depth; ++u) {
         const int at = c + u * team.lanes;
         if (at >= chunks) continue;
         T a[inputs][width];
@@ -99,7 +105,7 @@ template <class S, int inputs, int outputs, class F>
 __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)[inputs],
                     S* const (&y)[outputs], const F& f) {
   using T = Compute<S>;
-  constexpr int width = per_chunk<S>, in_flight = inputs == 1 ? 2 : 1;
+  constexpr int width = per_chunk<S>, depth = inputs == 1 ? 2 : 1;
   int head = n, chunks = 0;
   if (stride == 1) {
     head = (width - elements_past_boundary(y[0])) % width;
@@ -109,15 +115,15 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
 #pragma unroll
     for (int i = 0; i < inputs; ++i) aligned &= elements_past_boundary(x[i] + head) == 0;
     if (!aligned && chunks > 0 && head + chunks * width == n) --chunks;  // as above
-    for (int c = team.rank; c < chunks; c += in_flight * team.lanes) {
-      Chunk<S> raw[in_flight][inputs];
+    for (int c = team.rank; c < chunks; c += depth * team.lanes) {
+      Chunk<S> raw[depth][inputs];
 #pragma unroll
-      for (int u = 0; u < in_flight; ++u)
+      for (int u = 0; u < depth; ++u)
         if (const int at = c + u * team.lanes; at < chunks)
 #pragma unroll
           for (int i = 0; i < inputs; ++i) raw[u][i] = load_chunk(x[i] + head + int64_t(at) * width);
 #pragma unroll
-      for (int u = 0; u < in_flight; ++u) {
+      for (int u = 0; u < depth; ++u) {
         const int at = c + u * team.lanes;
         if (at >= chunks) continue;
         Chunk<S> result[outputs];
@@ -217,12 +223,12 @@ struct Exponentials {
 };
 
 // Of the row x of n classes, each logit z(x).
-template <class S, class Z>
+template <int depth, class S, class Z>
 __device__ auto exponentials(const Team& team, const S* x, int n, int64_t stride, const Z& z) {
   using T = Compute<S>;
   using Sum = Exponentials<T, sizeof(S) == 2>;
   Sum mine;
-  visit(team, n, stride, {x}, [&](int, auto& a) {
+  visit<depth>(team, n, stride, {x}, [&](int, auto& a) {
     for (T& value : a[0]) value = z(value);
     mine.add(a[0]);
   });

@@ -11,13 +11,14 @@ using cuda::Plan;
 using cuda::SoftmaxKernels;
 
 template <template <class> class Formula, class S>
-__global__ void __launch_bounds__(Plan::most_threads)
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     softmax_forward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;
   for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& row) {
     const S* x = row.in<S>(args.inputs[0]);
-    const auto sum = exponentials(team, x, row.classes, row.stride, [](T value) { return value; });
+    const auto sum =
+        exponentials<in_flight<S>>(team, x, row.classes, row.stride, [](T value) { return value; });
     const T scale = F::scale(sum.rest);
     map(team, row.classes, row.stride, {x}, {row.out<S>(args.outputs[0])},
         [&](int, const T(&a)[1], T(&b)[1]) { b[0] = F::value(a[0] - sum.max, scale); });
@@ -25,14 +26,14 @@ __global__ void __launch_bounds__(Plan::most_threads)
 }
 
 template <template <class> class Formula, class S>
-__global__ void __launch_bounds__(Plan::most_threads)
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     softmax_backward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;
   for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& row) {
     const S* inputs[] = {row.in<S>(args.inputs[0]), row.in<S>(args.inputs[1])};
     Sums<T, 1> mine;
-    visit(team, row.classes, row.stride, inputs, [&](int, auto& a) {
+    visit<in_flight<S> / 2>(team, row.classes, row.stride, inputs, [&](int, auto& a) {
       T part = T(0);
 #pragma unroll
       for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) part += F::pulled(a[0][k], a[1][k]);
@@ -45,7 +46,7 @@ __global__ void __launch_bounds__(Plan::most_threads)
 }
 
 template <template <class> class Formula, class S>
-__global__ void __launch_bounds__(Plan::most_threads)
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     softmax_double_backward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;
@@ -53,7 +54,7 @@ __global__ void __launch_bounds__(Plan::most_threads)
     const S* inputs[] = {row.in<S>(args.inputs[0]), row.in<S>(args.inputs[1]),
                          row.in<S>(args.inputs[2])};
     Sums<T, 2> mine;
-    visit(team, row.classes, row.stride, inputs, [&](int, auto& a) {
+    visit<1>(team, row.classes, row.stride, inputs, [&](int, auto& a) {
       Sums<T, 2> part;
 #pragma unroll
       for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {

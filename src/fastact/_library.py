@@ -39,7 +39,7 @@ def library(namespace: str) -> torch.library.Library:
     return _libraries[namespace]
 
 
-def _find(name: str) -> Path | None:
+def find(name: str) -> Path | None:
     """A library of this package; in an editable install it has two folders, sources and built."""
     from . import __path__ as folders
 
@@ -56,7 +56,7 @@ class CpuLibrary:
         self.error: str | None = None
         self._c: ctypes.CDLL | None = None
         named = os.environ.get("FASTACT_LIBRARY")  # a build under sanitizers, say
-        path = Path(named) if named else _find("libfastact_cpu")
+        path = Path(named) if named else find("libfastact_cpu")
         if path is None:
             self.error = (
                 "fastact was installed without compiled kernels; to get them, install a C++20 "
@@ -109,7 +109,7 @@ class CudaLibrary:
     def __init__(self) -> None:
         self.error: str | None = None
         self.detail = ""
-        path = _find("libfastact_cuda")
+        path = find("libfastact_cuda")
         if path is None:
             self.error = "fastact was installed without CUDA kernels"
         elif torch.version.cuda is None:

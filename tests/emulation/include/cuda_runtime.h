@@ -10,6 +10,7 @@
 
 #define __global__
 #define __device__
+#define __forceinline__ inline
 #define __host__
 #define __shared__ static  // blocks run one after another
 #define __align__(n) __attribute__((aligned(n)))

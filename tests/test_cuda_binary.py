@@ -1,0 +1,126 @@
+"""What nvcc made of the CUDA kernels, read from the library: no GPU is needed."""
+
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from fastact import _library
+from fastact._registry import ACTIVATIONS, GATES
+
+LIBRARY = _library.find("libfastact_cuda")
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no CUDA library")
+
+DTYPES = 4
+PASSES = 3
+# softmax and log_softmax; cross entropy forward and backward, each with and without options, and
+# double backward, and the sum that follows; binary cross entropy
+KERNELS = PASSES * (len(ACTIVATIONS) + len(GATES)) + 2 * PASSES + 2 * 2 + 1 + 1 + PASSES
+
+
+def tool(name):
+    """A program of the CUDA toolkit, from NVIDIA's own packages or the PATH."""
+    spec = find_spec("nvidia")
+    for folder in spec.submodule_search_locations if spec else ():
+        for path in Path(folder).glob(f"**/bin/{name}"):
+            path.chmod(path.stat().st_mode | 0o111)
+            return str(path)
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed; run: pip install nvidia-cuda-{name}")
+    return found
+
+
+def output_of(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def architectures():
+    text = (ROOT / "cmake" / "Cuda.cmake").read_text()
+    return re.search(r"FASTACT_CUDA_ARCHITECTURES ([\d ]+) CACHE", text)[1].split()
+
+
+@pytest.fixture(scope="module")
+def resources():
+    """(architecture, kernel) -> its registers, and so on."""
+    found, architecture, kernel = {}, None, None
+    for line in output_of(tool("cuobjdump"), "-res-usage", str(LIBRARY)).splitlines():
+        if line.startswith("arch = "):
+            architecture = line.removeprefix("arch = sm_")
+        elif "Function" in line:
+            kernel = line.split()[1].rstrip(":")
+        elif "REG:" in line:
+            found[architecture, kernel] = {
+                name: int(value) for name, value in re.findall(r"(\w+):(\d+)", line)
+            }
+    return found
+
+
+def test_every_kernel_for_every_architecture(resources):
+    counts = defaultdict(int)
+    for architecture, _ in resources:
+        counts[architecture] += 1
+    expected = KERNELS * DTYPES
+    if set(counts) != set(architectures()):
+        pytest.skip(f"built for {', '.join(counts)} alone")
+    assert set(counts.values()) == {expected}, dict(counts)
+
+
+def test_ptx_of_the_newest():
+    listed = output_of(tool("cuobjdump"), "-lptx", str(LIBRARY))
+    assert f"sm_{architectures()[-1]}.ptx" in listed
+
+
+def test_no_stack_and_no_spills(resources):
+    bad = {k: r for k, r in resources.items() if r["STACK"] or r["LOCAL"]}
+    assert not bad, list(bad.items())[:3]
+
+
+def test_registers_leave_room(resources):
+    """For 1024 threads of the kernels that matter, and 512 of any: 65,536 registers are there."""
+    for (architecture, kernel), used in resources.items():
+        is_double = "Constants<double>" in kernel or re.search(r"I\w*dE?E", kernel)
+        often = re.search(r"pointwise.*(Forward|Backward).*Lb0|softmax_forward", kernel)
+        limit = 64 if often and not is_double and "DoubleBackward" not in kernel else 128
+        if "double_backward" in kernel or is_double:
+            limit = 168
+        assert used["REG"] <= limit, (architecture, kernel, used)
+
+
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_128_bit_accesses(architecture, resources):
+    """Every kernel but the last sum reads and writes 16 bytes at a time."""
+    if architecture not in {a for a, _ in resources}:
+        pytest.skip(f"not built for sm_{architecture}")
+    tool("nvdisasm")  # which cuobjdump calls
+    listing = output_of(tool("cuobjdump"), "-sass", "-arch", f"sm_{architecture}", str(LIBRARY))
+    names = []
+    for text in listing.split("Function : ")[1:]:
+        name = text.split(None, 1)[0]
+        if "6finish" in name:
+            continue
+        names.append(name)
+        assert re.search(r"\bLDG\.E\S*\.128\b", text), name
+        if not re.search(r"7forwardI", name):  # gives a few numbers for each row
+            assert re.search(r"\bSTG\.E\S*\.128\b", text), name
+    assert len(names) == len({k for a, k in resources if a == architecture and "6finish" not in k})
+
+
+def test_needs_only_torch_and_the_system():
+    needed = re.findall(r"NEEDED.*\[(.*)\]", output_of("readelf", "-d", str(LIBRARY)))
+    torch = {"libtorch_cpu.so", "libtorch_cuda.so"}
+    system = {"libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6", "ld-linux-x86-64.so.2",
+              "libdl.so.2", "librt.so.1", "libpthread.so.0"}  # fmt: skip
+    assert set(needed) <= torch | system, needed
+
+
+def test_no_symbol_of_torchs_cpp():
+    undefined = output_of("nm", "-D", "-C", "--undefined-only", str(LIBRARY))
+    names = [line.split(maxsplit=1)[-1].removeprefix("U ") for line in undefined.splitlines()]
+    bad = [n for n in names if re.search(r"\b(at|c10|torch)::", n) or n.startswith("Py")]
+    assert not bad, bad
