@@ -8,6 +8,7 @@ benchmarks/gpu.sh builds, tests and calls this. docs/benchmarks.md says what is 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -132,6 +133,10 @@ class Session:
         self.rows: list[Row] = []
         self.notes = Notes()
         self.machine = {**machine(), "gpu": gpu()}
+        # A copy of the tree has no history to ask.
+        self.machine["revision"] = self.machine["revision"] or os.environ.get(
+            "FASTACT_REVISION", ""
+        )
         self.end = perf_counter() + options.seconds
         self.compiling = options.compile_seconds  # what is left for torch.compile
         self.written = perf_counter()

@@ -207,7 +207,7 @@ def wrong(case: Case) -> str:
         inputs = [t.requires_grad_() for t in wide[:count]]
         if case.op.scalar:
             exact = case.op.theirs(*inputs, *wide[count:], reduction="sum") / number
-            loss += exact.item()
+            loss += exact.detach().item()
             outputs = []
         else:
             exact = case.op.theirs(*inputs, *wide[count:])
@@ -219,7 +219,7 @@ def wrong(case: Case) -> str:
             total[0] += float((got.double() - want).square().sum())
             total[1] += float(want.square().sum())
     if case.op.scalar:
-        sums[0] = [(float(y) - loss) ** 2, loss**2]
+        sums[0] = [(float(y.detach()) - loss) ** 2, loss**2]
     # What rounds to a subnormal is off by up to half of the smallest.
     tiny = torch.finfo(DTYPES[case.dtype]).smallest_normal * torch.finfo(DTYPES[case.dtype]).eps
     for name, (error, square) in zip(("value", "gradient", "gradient by up"), sums, strict=False):
