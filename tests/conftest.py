@@ -17,9 +17,14 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: needs GiB of memory; run with --run-slow")
+    config.addinivalue_line("markers", "cpu_only: of no meaning with --device cuda")
 
 
 def pytest_collection_modifyitems(config, items):
+    if config.getoption("--device") != "cpu":
+        for item in items:
+            if "cpu_only" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="of the CPU"))
     if config.getoption("--run-slow") or os.environ.get("FASTACT_SLOW") == "1":
         return
     skip = pytest.mark.skip(reason="needs --run-slow or FASTACT_SLOW=1")
@@ -58,6 +63,8 @@ def backend(request, compiled):
 
 @pytest.fixture(params=support.ISAS)
 def isa(request):
-    """Each instruction set that the machine has."""
+    """Each instruction set that the machine has; a GPU has one."""
+    if request.config.getoption("--device") != "cpu" and request.param != support.ISAS[0]:
+        pytest.skip("of the CPU")
     with support.use_isa(request.param):
         yield request.param

@@ -54,6 +54,7 @@ def test_kernels_go_to_the_current_stream():
     late, side = torch.zeros_like(x), torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(side):
+        step(late, target)  # a first allocation would wait, and hide what is wrong
         torch.cuda._sleep(100_000_000)  # cycles
         late.copy_(x)
         got = step(late, target)
@@ -165,7 +166,7 @@ def test_cuda_graph(classes, inplace):
 def test_peak_memory(dtype):
     """Above the logits: the gradient and eight bytes a row; in place, the eight bytes alone."""
     n, c = 256, 50257
-    state = 16 * n + 2**16 * 16  # and the allocator's blocks
+    state = 4 * 2**20  # of which most is the allocator's rounding
 
     def peak(function, **options):
         leaf = torch.zeros((), dtype=dtype, requires_grad=True)

@@ -175,6 +175,7 @@ def run_and_measure(run):
     return result, sum(max(event.self_cpu_memory_usage, 0) for event in profile.events())
 
 
+@pytest.mark.cpu_only
 def test_halves_are_not_copied():
     """What is allocated while a gated op runs on halves of one buffer is its results."""
     buffer = torch.randn(64, 2048, requires_grad=True)
