@@ -7,13 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The torch of development. fastact itself runs on every torch from 2.10 on.
 TORCH ?= torch==2.13.0
+VISION ?= "timm>=1.0" torchvision==0.28.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Everything the compiled library is built from.
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
-.PHONY: help demo test exhaustive lint format wheel check-wheel sanitize emulate \
-	bench bench-overhead bench-compare cutoffs clean
+.PHONY: help demo test exhaustive lint format wheel wheel-any check-wheel sanitize emulate \
+	bench bench-overhead bench-compare bench-models bench-monitor cutoffs docs clean
 
 help:  ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,8 +31,17 @@ $(BIN)/.fastact: $(BIN)/.torch $(NATIVE)
 	$(BIN)/pip install -q --no-build-isolation --no-deps --config-settings=cmake.define.FASTACT_WERROR=ON -e .
 	@touch $@
 
+# torch is named again, so that what an extra depends on comes in a version for it.
 $(BIN)/.extra-%: $(BIN)/.fastact pyproject.toml
-	$(BIN)/pip install -q $$($(BIN)/python tools/extra.py $*)
+	$(BIN)/pip install -q "$(TORCH)" $$($(BIN)/python tools/extra.py $*)
+	@touch $@
+
+# timm needs torchvision, whose wheel on the package index is for torch with CUDA. Beside a CPU build of
+# torch it cannot be imported, and transformers neither once it is there. So the two lie in a folder of
+# their own, which benchmarks/torchvision_cpu.py looks into.
+$(BIN)/.extra-test: $(BIN)/.vision
+$(BIN)/.vision: $(BIN)/.torch
+	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/vision $(VISION)
 	@touch $@
 
 demo: $(BIN)/.extra-demo  ## Trains small nets with torch.nn and fastact.nn side by side
@@ -57,16 +67,38 @@ format: $(BIN)/.extra-lint  ## Formats the sources
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc tools tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-wheel: $(BIN)/.torch  ## Builds dist/fastact-*-py3-none-*.whl
-	rm -rf dist
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+# auditwheel finds the oldest manylinux that the library allows. torch's libraries are torch's to bring.
+wheel: $(BIN)/.extra-release  ## Builds dist/fastact-*-py3-none-manylinux_*.whl
+	rm -rf dist/*manylinux* build/dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir build/dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
+		-w dist build/dist/*.whl
 
-check-wheel: wheel  ## Installs the wheel into an empty environment and uses it there
-	rm -rf build/wheel-check
-	$(PYTHON) -m venv build/wheel-check
-	build/wheel-check/bin/pip install -q "$(TORCH)" numpy
-	build/wheel-check/bin/pip install -q dist/*.whl
-	cd build/wheel-check && bin/python ../../tools/smoke.py
+wheel-any: $(BIN)/.extra-release  ## Builds dist/fastact-*-py3-none-any.whl: no compiled code, Numba's kernels
+	rm -rf dist/*-any.whl
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist -Cwheel.cmake=false
+
+# The part of the suite that the wheel has to pass, in two minutes; "make test" runs all of it on an
+# editable install of the same sources. TESTS=tests runs all of it here.
+TESTS ?= $(addprefix tests/test_,import.py api.py wheel.py values.py edges.py errors.py autograd.py \
+	transforms.py losses_values.py losses_errors.py cross_entropy_edges.py cli.py monitor.py)
+CHECK := build/wheel-check
+
+check-wheel: wheel wheel-any  ## Installs the wheels into an empty environment and tests them there
+	rm -rf $(CHECK) build/no-compiler
+	$(PYTHON) -m venv $(CHECK)
+	$(CHECK)/bin/pip install -q "$(TORCH)"
+	$(CHECK)/bin/pip install -q dist/*-any.whl
+	cd $(CHECK) && bin/python ../../tools/smoke.py numba
+	CXX=/bin/false $(BIN)/pip wheel -v --no-build-isolation --no-deps -Cbuild-dir=build/no-compiler/tree \
+		-w build/no-compiler . 2>&1 \
+		| grep -o "No C++ compiler was found: .*"
+	$(CHECK)/bin/pip install -q --force-reinstall --no-deps build/no-compiler/*.whl
+	cd $(CHECK) && bin/python ../../tools/smoke.py numba
+	$(CHECK)/bin/pip install -q --force-reinstall --no-deps dist/*manylinux*.whl
+	cd $(CHECK) && bin/python ../../tools/smoke.py compiled
+	$(CHECK)/bin/pip install -q $$($(BIN)/python tools/extra.py test)
+	$(CHECK)/bin/python -m pytest -q -p no:cacheprovider $(TESTS)
 
 sanitize: $(BIN)/.extra-test  ## Runs the tests with the CPU library under ASan and UBSan
 	tools/sanitize.sh $(BIN)/python
@@ -80,12 +112,22 @@ bench: $(BIN)/.extra-benchmark  ## Compares with torch on this machine; ARGS=--q
 bench-overhead: $(BIN)/.extra-benchmark  ## Times one call on one element
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
 
+bench-models: $(BIN)/.extra-test  ## Times real models before and after replace()
+	$(BIN)/python benchmarks/models.py $(ARGS)
+
 bench-compare: $(BIN)/.extra-benchmark  ## Compares the working tree with BASE=<revision>
 	@test -n "$(BASE)" || { echo "make bench-compare BASE=<revision>" >&2; exit 2; }
 	$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
 
+bench-monitor: $(BIN)/.extra-benchmark  ## Times a training step with fastact.monitor
+	$(BIN)/python benchmarks/monitor.py
+
 cutoffs: $(BIN)/.extra-benchmark  ## Measures from which size on the kernels beat torch
 	$(BIN)/python benchmarks/cutoffs.py $(ARGS)
+
+docs: $(BIN)/.extra-docs  ## Builds the documentation site into build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 clean:  ## Removes what was built
 	rm -rf build dist $(BIN)/.fastact

@@ -8,7 +8,9 @@ docs/benchmarks.md says what is measured and how.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import cases
 import pictures
@@ -82,9 +84,19 @@ def run(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+class Parser(argparse.ArgumentParser):
+    """Whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the script."""
+        self.exit(2, f"{message[0].upper()}{message[1:]}; see: {self.prog} --help\n")
+
+
 def parse() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(
+        prog=os.environ.get("FASTACT_PROG"), description=(__doc__ or "").splitlines()[0]
+    )
     add_filters(parser)
     group = parser.add_argument_group("how")
     group.add_argument("--quick", action="store_true", help="only what is required, and n = 16")

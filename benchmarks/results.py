@@ -20,6 +20,7 @@ from timing import Budget, Samples, Spread, in_turns, ratio
 from workers import Worker
 
 import fastact
+from fastact._cli.machine import processor
 
 VERSION = 1  # of the format
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,7 +135,7 @@ class Results:
 def machine() -> dict[str, Any]:
     """What the figures depend on beside the code."""
     return {
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
@@ -155,17 +156,9 @@ def _first_line(path: str) -> str:
         return ""
 
 
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def _revision() -> str:
+    if not (ROOT / ".git").exists():
+        return ""  # installed, and not a checkout
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(

@@ -16,6 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 from training import Comparison, Data, History
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without the pale yellow.
@@ -197,5 +198,52 @@ def draw_activations(comparisons: Sequence[Comparison], path: Path) -> None:
         entries = layer_legend(comparisons[0]) + pair_legend()
         figure.legend(handles=entries, loc="outside lower center", ncols=len(entries))
         figure.suptitle("Two circles: five hidden layers, one column per activation")
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def draw_dead_units(
+    comparisons: Sequence[Comparison], shares: Sequence[Sequence[Sequence[float]]], path: Path
+) -> None:
+    """Draw the share of dead units and the loss of each activation.
+
+    Args:
+        comparisons: one for each activation.
+        shares: for each of them the shares with torch.nn and with fastact.nn, one for each step.
+        path: of the picture.
+    """
+    with plt.style.context(STYLE):
+        figure, (dead, loss) = plt.subplots(1, 2, figsize=(11, 4.2))
+        for comparison, (theirs, ours), colour in zip(
+            comparisons, shares, COLOURS[1:], strict=False
+        ):
+            draw_pair(dead, theirs, ours, colour)
+            draw_pair(loss, comparison.torch.loss, comparison.fastact.loss, colour)
+        dead.set(title="share of dead hidden units", xlabel="step", ylim=(-0.02, 1.02))
+        dead.yaxis.set_major_formatter(PercentFormatter(1))
+        loss.set(title=LOSS, xlabel="epoch", yscale="log")
+        entries = [
+            Line2D([], [], color=colour, linewidth=3.2, label=comparison.name)
+            for comparison, colour in zip(comparisons, COLOURS[1:], strict=False)
+        ]
+        figure.legend(handles=entries + pair_legend(), loc="outside lower center", ncols=9)
+        figure.suptitle("Too high a learning rate: units that no input moves", fontweight="bold")
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def draw_losses(comparison: Comparison, title: str, path: Path) -> None:
+    """Draw one network's loss, test accuracy and the gradient of its first and last weights."""
+    left, right = comparison.torch, comparison.fastact
+    with plt.style.context(STYLE):
+        figure, (loss, accuracy, gradient) = plt.subplots(1, 3, figsize=(12, 3.8))
+        draw_pair(loss, left.loss, right.loss, BLUE)
+        draw_pair(accuracy, left.accuracy, right.accuracy, VERMILION)
+        draw_gradients(gradient, comparison)
+        loss.set(title=LOSS, xlabel="epoch")
+        accuracy.set(title=ACCURACY, xlabel="epoch", ylim=(0, None))
+        gradient.set(title=f"{GRADIENT} of each weight", xlabel="epoch")
+        loss.legend(handles=pair_legend(), frameon=False)
+        figure.suptitle(title, fontweight="bold")
         figure.savefig(path)
         plt.close(figure)

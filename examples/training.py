@@ -18,6 +18,13 @@ import fastact.nn
 
 Build = Callable[[ModuleType], nn.Module]
 
+
+def class_loss(namespace: ModuleType) -> nn.Module:
+    """The loss of class labels, from torch.nn or fastact.nn."""
+    loss: nn.Module = namespace.CrossEntropyLoss()
+    return loss
+
+
 SEED = 0
 WARM_UP_STEPS = 5
 
@@ -80,12 +87,14 @@ class Trainee:
     history: History = field(default_factory=History)
 
     @classmethod
-    def create(cls, build: Build, namespace: ModuleType, learning_rate: float) -> Trainee:
+    def create(
+        cls, build: Build, loss: Build, namespace: ModuleType, learning_rate: float
+    ) -> Trainee:
         """Build a network from the common seed, so that both sides start from equal weights."""
         torch.manual_seed(SEED)
         model = build(namespace)
         optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-        return cls(model, namespace.CrossEntropyLoss(), optimizer)
+        return cls(model, loss(namespace), optimizer)
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Take one timed training step and return its loss."""
@@ -131,10 +140,17 @@ class Comparison:
         return max(abs(left - right) for left, right in pairs)
 
 
-def compare(name: str, build: Build, data: Data, recipe: Recipe, progress: Progress) -> Comparison:
+def compare(
+    name: str,
+    build: Build,
+    data: Data,
+    recipe: Recipe,
+    progress: Progress,
+    loss: Build = class_loss,
+) -> Comparison:
     """Train a network with both namespaces on the same batches, one step each in turn."""
     sides = [
-        Trainee.create(build, namespace, recipe.learning_rate)
+        Trainee.create(build, loss, namespace, recipe.learning_rate)
         for namespace in (torch.nn, fastact.nn)
     ]
     order = torch.Generator().manual_seed(SEED)

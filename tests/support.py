@@ -1,14 +1,13 @@
 """What the tests share: one case for each op of the registry, exact results, and comparisons.
 
 A new row of the registry is tested without a line here: its exact function is then its torch
-reference in float64. EXACT holds better ones where torch's own op is not accurate in its tails.
+reference in float64, or the better one of fastact._cli.accuracy.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import math
 import os
 import subprocess
 import sys
@@ -23,10 +22,12 @@ from torch import Tensor
 
 import fastact
 from fastact import functional as F
+from fastact._cli.accuracy import EXACT, errors, exact_of, rounded, ulp
 from fastact._library import cpu, cuda
 from fastact._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
-__all__ = ["ACTIVATIONS", "DTYPES", "GATES"]  # for the tests, beside what is defined here
+# For the tests, beside what is defined here.
+__all__ = ["ACTIVATIONS", "DTYPES", "EXACT", "GATES", "errors", "exact_of", "rounded", "ulp"]
 
 ROOT = Path(__file__).parent.parent
 ISAS = cpu().isas
@@ -56,50 +57,6 @@ UNUSUAL = {
     "leaky_relu": [(-0.3,), (0.0,), (1.5,)],
 }
 
-
-def _sigmoid(w: Tensor) -> Tensor:
-    # Not torch.sigmoid: its derivative y (1 - y) cancels where y is close to 1. Below -350 it is
-    # 1e-152, which is zero in every dtype that is compared there.
-    return 1 / (1 + torch.exp(-w.clamp(min=-350)))
-
-
-def _mish(x: Tensor) -> Tensor:
-    # tanh(log(1 + e)) = n / (n + 2) with n = e (e + 2), in two forms against cancellation.
-    low, high = torch.exp(x.clamp(max=0)), torch.exp(x.clamp(0, 80))
-    left = low * (low + 2) / (low * (low + 2) + 2)
-    return x * torch.where(x < 0, left, 1 - 2 / (high * (high + 2) + 2))
-
-
-def _expm1(x: Tensor) -> Tensor:
-    # Autograd differentiates expm1 as y + 1, which cancels far below zero.
-    return torch.where(x < -1, torch.exp(x) - 1, torch.expm1(x))
-
-
-# In float64, differentiable by torch's own ops, accurate in the tails and independent of
-# fastact._formulas. Piecewise ops are missing: torch's are exact.
-EXACT: dict[str, Callable[..., Tensor]] = {
-    "gelu": lambda x: 0.5 * x * torch.special.erfc(-x * math.sqrt(0.5)),
-    "gelu_tanh": lambda x: x * _sigmoid(math.sqrt(8 / math.pi) * x * (1 + 0.044715 * x.square())),
-    "quick_gelu": lambda x: x * _sigmoid(1.702 * x),
-    "silu": lambda x: x * _sigmoid(x),
-    "sigmoid": _sigmoid,
-    "softplus": lambda x, beta, threshold: torch.where(
-        beta * x > threshold, x, torch.logaddexp(beta * x, torch.zeros_like(x)) / beta
-    ),
-    "logsigmoid": lambda x: -torch.logaddexp(-x, torch.zeros_like(x)),
-    "mish": _mish,
-    "elu": lambda x, alpha: torch.where(x > 0, x, alpha * _expm1(x.clamp(max=0))),
-    "selu": lambda x: (
-        1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * _expm1(x.clamp(max=0)))
-    ),
-    "celu": lambda x, alpha: torch.where(x > 0, x, alpha * _expm1(x.clamp(max=0) / alpha)),
-    # torch's overflows in x * (x + 3)
-    "hardswish": lambda x: torch.where(
-        x > -3, torch.where(x < 3, x * (x.clamp(-3, 3) + 3) / 6, x), 0 * x.clamp(max=0)
-    ),
-    # torch's has no second derivative
-    "hardsigmoid": lambda x: torch.where((x > -3) & (x < 3), x / 6 + 0.5, (x > 0) * 1.0),
-}
 
 PACKED = {"silu": F.swiglu, "gelu": F.geglu, "relu": F.reglu, "sigmoid": F.glu}
 
@@ -140,10 +97,6 @@ class Case:
         if self.dim is None:
             return operands
         return (torch.cat(operands if self.gate_first else operands[::-1], self.dim),)
-
-
-def exact_of(row: Activation, parameters: tuple[float, ...] = ()) -> Callable[[Tensor], Tensor]:
-    return lambda x: EXACT.get(row.name, row.reference)(x, *parameters)
 
 
 def public(name: str) -> Callable[..., Tensor]:
@@ -258,37 +211,6 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 # --------------------------------------------------------------------------------------------------
 # Comparing
-
-
-def ulp(dtype: torch.dtype, magnitude: Tensor) -> Tensor:
-    """The distance of neighbours in dtype at a magnitude, as float64."""
-    info = torch.finfo(dtype)
-    exponent = torch.frexp(magnitude.abs().double().clamp(max=info.max))[1]
-    lowest = math.frexp(info.tiny)[1]
-    return torch.ldexp(torch.full_like(magnitude, info.eps, dtype=torch.float64),
-                       exponent.clamp(min=lowest) - 1)  # fmt: skip
-
-
-def rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
-    """Correctly rounded from float64; torch's own conversion to 16 bits rounds to float32 first."""
-    unit = ulp(dtype, exact)
-    return torch.where(exact.isfinite(), (exact / unit).round() * unit, exact).to(dtype)
-
-
-def errors(actual: Tensor, exact: Tensor, scale: Tensor | None = None) -> Tensor:
-    """The error of each element in ulp of its dtype at max(|exact|, scale); inf where one of the
-    two is NaN or infinite and the other is not, or is of the other sign.
-    """
-    y, exact = actual.double(), exact.double()
-    limit = torch.finfo(actual.dtype).max
-    magnitude = exact.abs() if scale is None else torch.maximum(exact.abs(), scale.abs())
-    unit = ulp(actual.dtype, magnitude)
-    # What rounds to infinity may be either infinite or the largest finite number.
-    exact = torch.where(exact.abs() > limit, torch.copysign(torch.tensor(math.inf), exact), exact)
-    near_limit = y.isinf() & (exact.abs() >= limit * (1 - torch.finfo(actual.dtype).eps))
-    same = (y == exact) | (y.isnan() & exact.isnan()) | (near_limit & (y.sign() == exact.sign()))
-    error = ((y - exact).abs() / unit).nan_to_num(nan=math.inf, posinf=math.inf)
-    return torch.where(same, 0.0, error)
 
 
 def assert_within(

@@ -4,10 +4,10 @@ import exact
 import pytest
 import support
 import torch
+from references import every, every_float, exact_64, results, scales, settled
 from support import BACKENDS, ISAS, UNARY, labels
 
-import fastact
-from fastact._library import NAMESPACES
+from fastact._cli.accuracy import FROM_OUTPUT
 
 # Bounds in ulp of max(|exact|, largest term). Those of curvatures are 4 to 10 % above the largest
 # error over every 8191st float32, which the comments give; that of a row which is not named in
@@ -20,43 +20,15 @@ WORSE = {
     ("mish", "curvature"): 7.2,  # 6.60 at 6.13
 }
 
-# x F(x): the slope F + x F' and the curvature 2 F' + x F'' are sums of terms of opposite signs.
-GATED = {"gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "hardswish"}
-# Whose slope follows from an output that is not exact: how much a change of the output moves it.
-FROM_OUTPUT = {"sigmoid": 1, "tanh": 2}
 KNOWN = [case for case in UNARY if case.row.name in exact.VALUES]
+
+
+def of(case):
+    return case.row, case.parameters
 
 
 def bound(case, kind):
     return WORSE.get((case.row.name, kind), BOUNDS[kind])
-
-
-def scales(case, x, value, slope, curvature):
-    """The largest term of slope and of curvature."""
-    if case.row.name in GATED:
-        ratio = torch.where(x == 0, 0.0, value / x)
-        other = slope - ratio
-        term = torch.where(x == 0, 0.0, 2 * other / x)
-        return torch.maximum(ratio.abs(), other.abs()), torch.maximum(
-            term.abs(), (curvature - term).abs()
-        )
-    if case.slope_from_output and case.row.name in FROM_OUTPUT:
-        return FROM_OUTPUT[case.row.name] * value.abs().clamp(max=2), curvature
-    return slope, curvature
-
-
-def results(case, x, backend="compiled"):
-    """Value, slope and, where the input is saved, curvature."""
-    with fastact.backend(backend):  # registers its ops
-        ops = getattr(torch.ops, NAMESPACES[backend])
-    one = torch.ones_like(x)
-    y = getattr(ops, case.family)(x, *case.parameters)
-    if case.slope_from_output:
-        slope = getattr(ops, case.family + "_backward")(one, y, *case.parameters)
-        return {"value": y, "slope": slope}
-    _, curvature = getattr(ops, case.family + "_double_backward")(one, one, x, *case.parameters)
-    slope = getattr(ops, case.family + "_backward")(one, x, *case.parameters)
-    return {"value": y, "slope": slope, "curvature": curvature}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=labels)
@@ -64,10 +36,10 @@ def results(case, x, backend="compiled"):
 def test_against_200_digits(case, dtype, isa):
     x = exact.points(dtype)
     want = exact.derivatives(case.row.name, case.parameters, dtype)
-    slope_scale, curvature_scale = scales(case, x, *(high for high, _ in want))
+    slope_scale, curvature_scale = scales(*of(case), x, *(high for high, _ in want))
     scale = {"value": want[0][0], "slope": slope_scale, "curvature": curvature_scale}
     highs = dict(zip(scale, want, strict=True))
-    for kind, got in results(case, x.to(dtype)).items():
+    for kind, got in results(*of(case), x.to(dtype)).items():
         high, low = highs[kind]
         unit = support.ulp(dtype, torch.maximum(high.abs(), scale[kind].abs()))
         # The part of the exact result that float64 does not hold, taken from both sides.
@@ -83,60 +55,32 @@ def test_against_200_digits(case, dtype, isa):
         )
 
 
-def exact_64(case, x):
-    """Value, slope and curvature in float64, with the parameters as the kernel knows them."""
-    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
-    # CELU's is a divisor, of which the kernel keeps more than a float.
-    known = torch.float64 if case.row.name == "celu" else compute
-    parameters = torch.tensor(case.parameters, dtype=torch.float64).to(known).tolist()
-    x = x.double().requires_grad_()
-    value = support.exact_of(case.row, parameters)(x)
-    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-    if not slope.requires_grad:
-        return value.detach(), slope, torch.zeros_like(slope)
-    (curvature,) = torch.autograd.grad(slope.sum(), x)
-    return value.detach(), slope.detach(), curvature
-
-
-def settled(case, kind, x):
-    """Where the exact result is no matter of convention, and not scaled down from an overflow."""
-    # A curvature at a kink is torch's: test_edges.py.
-    kink = (x == 0) & (kind == "curvature")
-    return ~kink & ((x > -62) | (case.label != "celu,-0.7"))
-
-
 @pytest.fixture(scope="module")
 def all_floats():
-    """Every 8191st of the 2^32 bit patterns of float32 (a prime), finite, and the tails densely."""
-    bits = torch.arange(-(2**31), 2**31 - 1, 8191, dtype=torch.int64).to(torch.int32)
-    x = torch.cat([bits.view(torch.float32), torch.linspace(-110, 30, 100_000)])
-    return x[x.isfinite()]
+    """Every 8191st of float32 (a prime), and the tails densely."""
+    return torch.cat([every_float(8191), torch.linspace(-110, 30, 100_000)])
 
 
 @pytest.mark.parametrize("case", UNARY, ids=labels)
 def test_all_of_float32(case, all_floats):
     x = all_floats
-    value, slope, curvature = exact_64(case, x)
-    slope_scale, curvature_scale = scales(case, x.double(), value, slope, curvature)
+    value, slope, curvature = exact_64(*of(case), x)
+    slope_scale, curvature_scale = scales(*of(case), x.double(), value, slope, curvature)
     # Where the float64 reference overflows on the way (x^2, exp) it has nothing to say.
     scale = {"value": value, "slope": slope_scale, "curvature": curvature_scale}
     want = {"value": value, "slope": slope, "curvature": curvature}
     for isa in [*ISAS, *BACKENDS[1:]]:
         if isa in BACKENDS:
-            got = results(case, x, isa)
+            got = results(*of(case), x, isa)
         else:
             with support.use_isa(isa):
-                got = results(case, x)
+                got = results(*of(case), x)
         for kind, y in got.items():
-            known = want[kind].isfinite() & settled(case, kind, x)
+            known = want[kind].isfinite() & settled(*of(case), kind, x)
             support.assert_within(
                 y[known], want[kind][known], bound(case, kind), x[known],
                 f"{case.label} {kind} {isa}", scale[kind][known],
             )  # fmt: skip
-
-
-def every(dtype):
-    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=labels)
@@ -145,12 +89,12 @@ def test_every_16_bit_input_is_rounded_once(case, dtype, isa):
     """All but 16 of 65,536 results are the exact ones, rounded; those are within one ulp."""
     x = every(dtype)
     x = x[x.isfinite()]
-    value, slope, curvature = exact_64(case, x)
+    value, slope, curvature = exact_64(*of(case), x)
     want = {"value": value, "slope": slope, "curvature": curvature}
-    for kind, y in results(case, x).items():
+    for kind, y in results(*of(case), x).items():
         if kind == "slope" and case.slope_from_output and case.row.name in FROM_OUTPUT:
             continue  # it follows from the rounded output; test_values.py bounds it
-        known = want[kind].isfinite() & settled(case, kind, x)
+        known = want[kind].isfinite() & settled(*of(case), kind, x)
         rounded, got = support.rounded(want[kind][known], dtype), y[known]
         wrong = (got != rounded) & ~(got.isnan() & rounded.isnan())
         if case.parameters != case.row.defaults:

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "src" / "fastact"
 # Each may import those before it.
 ORDER = (
     "_version",
+    "_originals",
     "_formulas",
     "_registry",
     "_private",
@@ -22,11 +23,19 @@ ORDER = (
     "_numba",
     "_autograd",
     "_backend",
+    "_dtensor",
     "_dispatch",
     "_loss_dispatch",
     "functional",
     "autograd",
     "nn",
+    "_shards",
+    "distributed",
+    "_patch",
+    "_replace",
+    "_monitor",
+    "_cli",
+    "__main__",
     "__init__",
 )
 

@@ -9,12 +9,16 @@ from pathlib import Path
 
 
 def requirements(extra: str) -> list[str]:
-    """The requirements of one extra, in the order of pyproject.toml."""
+    """The requirements of one extra, in the order of pyproject.toml, other extras' in place."""
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
     found = re.search(rf"^{extra} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
     if found is None:
         sys.exit(f"pyproject.toml has no extra {extra!r}")
-    return re.findall(r'"([^"]+)"', re.sub(r"#.*", "", found[1]))
+    listed: list[str] = []
+    for requirement in re.findall(r'"([^"]+)"', re.sub(r"#.*", "", found[1])):
+        other = re.fullmatch(r"fastact\[(\w+)\]", requirement)
+        listed += requirements(other[1]) if other else [requirement]
+    return listed
 
 
 if __name__ == "__main__":

@@ -96,8 +96,8 @@ __global__ void __launch_bounds__(threads_per_block, blocks_at_once<S, Pass>)
     bool aligned = true;
 #pragma unroll
     for (int i = 0; i < inputs; ++i) aligned &= elements_past_boundary(x[i] + head) == 0;
-    // A shifted load reads past its end, which may be the tensor's.
-    if (!aligned && chunks > 0 && head + chunks * width == walk.inner) --chunks;
+    // A shifted load reads up to a chunk less one element past its end, which may be the tensor's.
+    if (!aligned && chunks > 0 && walk.inner - head - chunks * width < width - 1) --chunks;
 
     Chunk<S> in[in_flight][inputs];
 #pragma unroll

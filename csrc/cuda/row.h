@@ -61,9 +61,9 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
     bool aligned = true;
 #pragma unroll
     for (int i = 0; i < inputs; ++i) aligned &= elements_past_boundary(x[i]) == 0;
-    // A shifted load reads past its end, which may be the tensor's; one by one instead, in the same
-    // order and by the same thread.
-    const int safe = aligned || chunks * width < n ? chunks : chunks - 1;
+    // A shifted load reads up to a chunk less one element past its end, which may be the tensor's;
+    // one by one instead, in the same order and by the same thread.
+    const int safe = aligned || n - chunks * width >= width - 1 ? chunks : chunks - 1;
     for (int c = team.rank; c < chunks; c += depth * team.lanes) {
       Chunk<S> raw[depth][inputs];
 #pragma unroll
@@ -114,7 +114,7 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
     bool aligned = true;
 #pragma unroll
     for (int i = 0; i < inputs; ++i) aligned &= elements_past_boundary(x[i] + head) == 0;
-    if (!aligned && chunks > 0 && head + chunks * width == n) --chunks;  // as above
+    if (!aligned && chunks > 0 && n - head - chunks * width < width - 1) --chunks;  // as above
     for (int c = team.rank; c < chunks; c += depth * team.lanes) {
       Chunk<S> raw[depth][inputs];
 #pragma unroll

@@ -2,11 +2,17 @@
 
 Drop-in functions and modules with fused forward, backward and second-derivative kernels:
 ``fastact.functional`` for torch.nn.functional, ``fastact.nn`` for torch.nn, ``fastact.autograd``
-for the Functions beneath them, ``torch.ops.fastact`` for the registered ops.
+for the Functions beneath them, ``torch.ops.fastact`` for the registered ops. ``fastact.replace``
+puts them into existing models, ``fastact.patched`` into the places of torch.nn.functional's.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from . import autograd, functional, nn
 from ._backend import BackendInfo, backend, backends
+from ._monitor import monitor
+from ._patch import patched
 from ._version import __version__
 
 __all__ = [
@@ -15,6 +21,24 @@ __all__ = [
     "autograd",
     "backend",
     "backends",
+    "distributed",
     "functional",
+    "monitor",
     "nn",
+    "patched",
+    "replace",
+    "restore",
 ]
+
+if TYPE_CHECKING:
+    from . import distributed
+    from ._replace import replace, restore
+
+
+def __getattr__(name: str) -> Any:
+    # At the first use: the tables of replace() take 4 ms, distributed imports torch.distributed.
+    if name in ("replace", "restore"):
+        return getattr(import_module("._replace", __name__), name)
+    if name == "distributed":
+        return import_module(".distributed", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -72,6 +72,7 @@ class Choice:
     name: str
     functions: dict[str, _autograd.Functions]  # by op; empty: torch's own ops answer
     cutoffs: bool  # whether small tensors go to torch
+    source: str = "torch"  # whose kernels those are
     on_cuda: bool = False  # whether they take CUDA tensors, if there are kernels for them
 
 
@@ -97,7 +98,9 @@ def _resolve(name: str) -> Choice:
 
         _numba.register()
     # "auto" leaves GPUs to torch until our kernels are measured there.
-    return Choice(name, _autograd.functions(namespace), name == "auto", name == "compiled")
+    return Choice(
+        name, _autograd.functions(namespace), name == "auto", source, on_cuda=name == "compiled"
+    )
 
 
 class _State:
@@ -114,7 +117,9 @@ class backend(ContextDecorator):
         name: ``"compiled"`` (the C++ kernels), ``"numba"``, ``"torch"`` (torch's own ops), or
             ``"auto"``: the compiled kernels where there are any, else Numba's, and torch where no
             kernel of ours serves or where torch is measured to be faster. A forced backend has no
-            such cutoff. The environment variable ``FASTACT_BACKEND`` sets the start value.
+            such cutoff. The environment variable ``FASTACT_BACKEND`` sets the start value. Under
+            torch.compile ``"auto"`` leaves to torch what its compiler fuses. The block goes around
+            the call of a compiled function, which cannot enter it inside.
 
     Raises:
         ValueError: the name is none of these.

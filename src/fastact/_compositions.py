@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from . import _originals as F
 from ._private import functorch_active
 
 REDUCTIONS = ("none", "mean", "sum")

@@ -9,49 +9,85 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import Parameter
 
-from . import _library
+from . import _library, _originals
 from ._autograd import Functions, transforms_active
 from ._backend import STATE
+from ._dtensor import is_arriving, is_dtensor
 from ._pointwise import gate_and_up
 from ._private import FakeTensor, below_autograd
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
 PLAIN = frozenset({Tensor, Parameter, FakeTensor})
 _DTYPES = frozenset(DTYPES)
+TOO_SMALL = "torch is measured to be faster at this size"
+NO_KERNELS = "no backend with kernels is in use"
 
 
-def _serves(x: Tensor) -> bool:
-    """Whether a kernel of ours takes this tensor."""
-    return (
-        (type(x) in PLAIN or torch.compiler.is_compiling())
-        and (x.is_cpu or (x.is_cuda and STATE.choice.on_cuda and _library.cuda().error is None))
-        and x.dtype in _DTYPES
-        and x.layout is torch.strided
-    )
+def _is_traced(x: Tensor) -> bool:
+    """Whether a compiler stands for x; of DTensors, torch compiles its own ops only.
+
+    AOTAutograd (2.13) traces ours, but then fails or not by what ran before in eager code.
+    """
+    return torch.compiler.is_compiling() and type(x).__name__ != "DTensor"
 
 
-def _where(x: Tensor) -> str:
-    """The devices of the backend in force; why not a GPU, where x is there."""
-    if not STATE.choice.on_cuda:
-        return "the CPU"
-    error = _library.cuda().error if x.is_cuda else None
-    return f"the CPU ({error})" if error else "the CPU and CUDA devices"
+def _off_cpu(x: Tensor) -> str:
+    """Why no kernel of ours runs on x's device; empty where one does."""
+    choice = STATE.choice
+    if not x.is_cuda or choice.source != "compiled":
+        return f"there are no kernels for {x.device.type}"
+    if not choice.on_cuda:
+        return "GPUs are left to torch until our kernels are measured there"
+    return _library.cuda().error or ""
+
+
+def refusal(x: Tensor) -> str:
+    """Why no kernel of ours takes this tensor; empty where one does."""
+    if not (type(x) in PLAIN or _is_traced(x) or is_dtensor(x) or is_arriving(x)):
+        return "the kernels take plain tensors and, in eager code, DTensors"
+    if not x.is_cpu and (reason := _off_cpu(x)):
+        return reason
+    if x.dtype not in _DTYPES:
+        return f"there are no kernels for {x.dtype}"
+    if x.layout is not torch.strided:
+        return "the kernels take strided tensors"
+    return ""
 
 
 def is_served(op: str, argument: str, x: object) -> bool:
     """Whether a kernel of ours answers; raises where neither it nor torch can."""
     choice = STATE.choice
-    if choice.functions and isinstance(x, Tensor) and _serves(x):
+    if choice.functions and isinstance(x, Tensor) and not refusal(x):
         return True
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}(): argument '{argument}' must be Tensor, not {type(x).__name__}")
     if choice.name in ("compiled", "numba"):
         raise NotImplementedError(
             f"{op}(): the backend {choice.name!r} takes strided float32, float64, bfloat16 and "
-            f"float16 tensors on {_where(x)}; argument '{argument}' is a {type(x).__name__} of "
-            f"{x.dtype} on {x.device} ({x.layout})"
+            f"float16 tensors; argument '{argument}' is a {type(x).__name__} of {x.dtype} on "
+            f"{x.device} ({x.layout}): {refusal(x)}"
         )
     return False
+
+
+def is_small(n: int, cutoffs: tuple[int, int], records: bool) -> bool:
+    """Whether "auto" leaves n elements to torch; the cutoffs are without and with a gradient."""
+    return STATE.choice.cutoffs and n < cutoffs[records]
+
+
+def why_torch(op: str, x: Tensor, n: int, cutoffs: tuple[int, int], records: bool) -> str:
+    """Why torch answers a call; empty where a kernel of ours does, raises where neither can."""
+    if is_served(op, "input", x):
+        return TOO_SMALL if is_small(n, cutoffs, records) else ""
+    return refusal(x) if STATE.choice.functions else NO_KERNELS
+
+
+def compiles_to_torch() -> bool:
+    """Whether torch's own pointwise ops are traced: a compiler fuses them with their neighbours.
+
+    Asked before any size is looked at, on which a compiled graph would depend from then on.
+    """
+    return STATE.choice.cutoffs and torch.compiler.is_compiling()
 
 
 def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -86,36 +122,36 @@ def apply(functions: Functions, records: bool, *args: Any) -> Any:
 
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """An elementwise activation of one tensor."""
-    if STATE.choice.cutoffs and type(x) in PLAIN and x.numel() < row.smallest:
+    if STATE.choice.cutoffs and (
+        torch.compiler.is_compiling() or (type(x) in PLAIN and x.numel() < row.smallest)
+    ):
         return row.reference(x, *parameters)  # what tiny tensors notice is every check
     if not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
-    choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
-    if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
+    if is_small(x.numel(), row.cutoffs, records):
         return row.reference(x, *parameters)
     if parameters:
         parameters = _numbers(row, parameters)
-    y: Tensor = apply(choice.functions[row.name], records, x, *parameters)
+    y: Tensor = apply(STATE.choice.functions[row.name], records, x, *parameters)
     return y
 
 
 def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """In place. The value is written over x once nothing can go wrong any more."""
-    if not is_served(row.name, "input", x):
+    if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters, inplace=True)
-    choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
-    if choice.cutoffs and x.numel() < (row.cutoff_grad if records else row.cutoff):
+    if is_small(x.numel(), row.cutoffs, records):
         return row.reference(x, *parameters, inplace=True)
-    functions = choice.functions[row.name]
+    functions = STATE.choice.functions[row.name]
     parameters = _numbers(row, parameters)
     if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
         raise RuntimeError(
             f"{row.name}(): argument 'input' of shape {tuple(x.shape)} and strides {x.stride()} "
             "has several elements in one place of memory and cannot be written in place; clone it"
         )
-    if transforms_active() or (records and (x.is_leaf or x._is_view())):
+    if transforms_active() or type(x) not in PLAIN or (records and (x.is_leaf or x._is_view())):
         # copy_ knows what may be written to, and how the history of views changes.
         return x.copy_(apply(functions, records, x.clone(), *parameters))
     if records:
@@ -132,8 +168,10 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     """A gated activation of two tensors."""
     row = ACTIVATIONS[gate_name]
+    to_torch = compiles_to_torch()
     if (
         STATE.choice.cutoffs
+        and not to_torch
         and type(gate) in PLAIN
         and type(up) in PLAIN
         and gate.numel() < GATES[gate_name][0]
@@ -160,11 +198,10 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
             )
         dtype = torch.promote_types(gate.dtype, up.dtype)
         gate, up = gate.to(dtype), up.to(dtype)
-    choice = STATE.choice
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    if not served or (choice.cutoffs and gate.numel() < GATES[gate_name][records]):
+    if not served or to_torch or is_small(gate.numel(), GATES[gate_name], records):
         return row.reference(gate) * up
-    y: Tensor = apply(choice.functions[f"{gate_name}_mul"], records, gate, up)
+    y: Tensor = apply(STATE.choice.functions[f"{gate_name}_mul"], records, gate, up)
     return y
 
 
@@ -187,14 +224,13 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
             f"{op}(): the halved dimension must be even, but dimension {dim} of argument 'input' "
             f"with shape {tuple(x.shape)} has size {x.shape[dim]}"
         )
-    choice = STATE.choice
     records = x.requires_grad and torch.is_grad_enabled()
-    if not served or (choice.cutoffs and x.numel() < 2 * GATES[gate_name][records]):
+    if not served or compiles_to_torch() or is_small(x.numel() // 2, GATES[gate_name], records):
         if op == "glu":
-            return torch.nn.functional.glu(x, dim)
+            return _originals.glu(x, dim)
         gate, up = gate_and_up(x, dim, gate_first)
         return row.reference(gate) * up
-    y: Tensor = apply(choice.functions[f"{gate_name}_glu"], records, x, dim, gate_first)
+    y: Tensor = apply(STATE.choice.functions[f"{gate_name}_glu"], records, x, dim, gate_first)
     return y
 
 

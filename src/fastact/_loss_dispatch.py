@@ -7,14 +7,15 @@ from numbers import Real
 from typing import Any, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import _compositions
+from . import _compositions, _private
+from . import _originals as F
 from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
 from ._backend import STATE
 from ._compositions import REDUCTIONS, class_dim
-from ._dispatch import PLAIN, apply, is_served
+from ._dispatch import PLAIN, apply, compiles_to_torch, is_served, refusal, why_torch
+from ._dtensor import SOFTMAX, is_dtensor
 from ._family import as_tuple
 
 # Fewer elements than this go to torch in "auto", without and with a gradient to record: measured by
@@ -32,16 +33,36 @@ CUTOFFS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
 SMALLEST = {op: min(map(min, cutoffs)) for op, cutoffs in CUTOFFS.items()}
 
 
-def _is_small(op: str, records: bool, x: Tensor, classes: int) -> bool:
-    n = x.numel()
-    kind = 0 if classes <= 64 else 1 if classes < 512 else 2
-    return bool(n < CUTOFFS[op][kind][records])
+# Cross entropy of so many classes and elements beats what torch.compile makes of torch's; nothing
+# else does reliably, once it is fused with its neighbours: benchmarks/compile.py.
+COMPILED_CLASSES, COMPILED_ELEMENTS = 2**9, 2**18
 
 
-def _answers(
+def _beats_what_compiles(op: str, x: Tensor) -> bool:
+    """Whether a kernel of ours is worth a node of its own in a compiled graph.
+
+    An exported program gets torch's ops, which every process has and for every size.
+    """
+    return (
+        op == "cross_entropy"
+        and not torch.compiler.is_exporting()
+        and x.dim() > 0
+        and _private.decide(x.shape[class_dim(x)] >= COMPILED_CLASSES)
+        and _private.decide(x.numel() >= COMPILED_ELEMENTS)
+    )
+
+
+def cutoffs(op: str, classes: int | None) -> tuple[int, int]:
+    """Those of rows of so many classes; (0, 0) for None: torch cannot do what is asked for."""
+    if classes is None:
+        return (0, 0)
+    return CUTOFFS[op][0 if classes <= 64 else 1 if classes < 512 else 2]
+
+
+def loss_why_torch(
     op: str, records: bool, x: Tensor, classes: int | None, others: tuple[Tensor | None, ...] = ()
-) -> bool:
-    """Whether a kernel of ours answers; "auto" leaves to torch what it does faster.
+) -> str:
+    """Why torch answers, as :func:`_dispatch.why_torch`.
 
     Args:
         op: the op.
@@ -54,7 +75,7 @@ def _answers(
     if choice.functions and op not in choice.functions:
         if choice.name != "auto":
             raise NotImplementedError(f"{op}(): the backend {choice.name!r} has no kernel for it")
-        return False
+        return "the backend in use has no kernel for it"
     for name, t in zip(("target", "weight", "pos_weight"), others, strict=False):
         if t is not None and not (type(t) in PLAIN or torch.compiler.is_compiling()):
             if choice.name in ("compiled", "numba"):
@@ -62,15 +83,35 @@ def _answers(
                     f"{op}(): the backend {choice.name!r} takes plain tensors; argument "
                     f"{name!r} is a {type(t).__name__}"
                 )
-            return False
-    return is_served(op, "input", x) and not (
-        choice.cutoffs and classes is not None and _is_small(op, records, x, classes)
-    )
+            return f"the kernels take plain tensors, and {name} is none"
+    if is_dtensor(x) and op not in SOFTMAX:
+        reason = "for a DTensor call fastact.distributed.cross_entropy"
+        if choice.name in ("compiled", "numba"):
+            raise NotImplementedError(
+                f"{op}(): the backend {choice.name!r} takes plain tensors; {reason}"
+            )
+        return reason
+    if compiles_to_torch():
+        if not _beats_what_compiles(op, x):
+            return "torch.compile fuses torch's op with its neighbours"
+        return "" if is_served(op, "input", x) else refusal(x)
+    return why_torch(op, x, x.numel(), cutoffs(op, classes), records)
+
+
+def answers(
+    op: str, records: bool, x: Tensor, classes: int | None, others: tuple[Tensor | None, ...] = ()
+) -> bool:
+    """Whether a kernel of ours answers."""
+    return not loss_why_torch(op, records, x, classes, others)
 
 
 def is_tiny(op: str, x: Tensor) -> bool:
     """Whether torch answers in any case: what tiny tensors notice is every check."""
-    return STATE.choice.cutoffs and type(x) in PLAIN and x.numel() < SMALLEST[op]
+    if not STATE.choice.cutoffs or type(x) not in PLAIN:
+        return False
+    if torch.compiler.is_compiling():
+        return not _beats_what_compiles(op, x)
+    return x.numel() < SMALLEST[op]
 
 
 def _records(x: Tensor) -> bool:
@@ -130,7 +171,7 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
     if dtype is not None and x.dtype != dtype:
         x = x.to(dtype)
     records = _records(x)
-    if not _answers(op, records, x, x.shape[dim] if x.dim() else 1):
+    if not answers(op, records, x, x.shape[dim] if x.dim() else 1):
         y: Tensor = getattr(F, op)(x, dim)
         return y
     result: Tensor = apply(STATE.choice.functions[op], records, x, dim % rank)
@@ -187,11 +228,10 @@ def _check_weight(op: str, x: Tensor, weight: Tensor | None) -> None:
         )
 
 
-def _raise_for_target(op: str, x: Tensor, target: Tensor, ignore_index: int) -> None:
+def raise_for_target(op: str, classes: int, target: Tensor, ignore_index: int) -> None:
     """Raises where a target is out of range; called once a kernel has refused."""
     if target.is_floating_point() or transforms_active():
         return
-    classes = x.shape[class_dim(x)]
     bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
     where = bad.nonzero()
     if len(where):
@@ -213,7 +253,7 @@ def nll_loss(
     _check_weight(op, x, weight)
     check_devices(op, x, target=target, weight=weight)
     records = _records(x)
-    if torch.is_autocast_enabled(x.device.type) or not _answers(
+    if torch.is_autocast_enabled(x.device.type) or not answers(
         op, records, x, x.shape[class_dim(x)], (target, weight)
     ):
         return F.nll_loss(
@@ -225,7 +265,7 @@ def nll_loss(
     try:
         loss: Tensor = apply(functions, records, x, target.long(), weight, reduction, ignore_index)
     except RuntimeError:
-        _raise_for_target(op, x, target, ignore_index)
+        raise_for_target(op, x.shape[class_dim(x)], target, ignore_index)
         raise
     return loss
 
@@ -251,7 +291,7 @@ def _check_probabilities(op: str, x: Tensor, target: Tensor, ignore_index: int) 
         raise RuntimeError(f"{op}(): expected input to have a class dimension; got a 0-dim tensor")
 
 
-def _check_inplace(op: str, x: Tensor) -> None:
+def check_inplace(op: str, x: Tensor) -> None:
     base = x._base if x._is_view() else x
     if base is not None and base.is_leaf and base.requires_grad:
         kind = "is a view of a leaf" if base is not x else "is a leaf"
@@ -293,6 +333,42 @@ def _refuse_normalizer(op: str, reduction: int, normalizer: object) -> None:
         )
 
 
+def check_cross_entropy(
+    op: str,
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float | None,
+    normalizer: float | Tensor | None,
+) -> bool:
+    """Raises where arguments do not fit; returns whether the target holds probabilities."""
+    check_tensors(op, input=x, target=target)
+    if label_smoothing != 0.0 and not 0.0 <= label_smoothing <= 1.0:
+        raise RuntimeError(
+            f"{op}(): label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
+        )
+    probabilities = target.shape == x.shape
+    if probabilities:
+        _check_probabilities(op, x, target, ignore_index)
+    else:
+        _check_target(op, x, target)
+    _check_weight(op, x, weight)
+    check_devices(op, x, target=target, weight=weight)
+    if z_loss:
+        _check_number(op, "z_loss", z_loss, 0.0)
+    if softcap is not None:
+        _check_number(op, "softcap", softcap, 0.0)
+        if softcap == 0:
+            raise ValueError(f"{op}(): softcap must be above 0, or None for none; got 0")
+    if normalizer is not None:
+        _refuse_normalizer(op, reduction, normalizer)
+    return probabilities
+
+
 def cross_entropy(
     x: Tensor,
     target: Tensor,
@@ -308,31 +384,14 @@ def cross_entropy(
     return_entropy: bool,
 ) -> Tensor | tuple[Tensor, ...]:
     op = "cross_entropy"
-    check_tensors(op, input=x, target=target)
-    if label_smoothing != 0.0 and not 0.0 <= label_smoothing <= 1.0:
-        raise RuntimeError(
-            f"{op}(): label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
-        )
-    probabilities = target.shape == x.shape
-    if probabilities:
-        _check_probabilities(op, x, target, ignore_index)
-    else:
-        _check_target(op, x, target)
-    _check_weight(op, x, weight)
-    check_devices(op, x, target=target, weight=weight)
+    probabilities = check_cross_entropy(
+        op, x, target, weight, ignore_index, reduction, label_smoothing, z_loss, softcap, normalizer
+    )
     plain = not (z_loss or softcap is not None or return_lse or return_entropy)
-    if not plain:
-        _check_number(op, "z_loss", z_loss, 0.0)
-        if softcap is not None:
-            _check_number(op, "softcap", softcap, 0.0)
-            if softcap == 0:
-                raise ValueError(f"{op}(): softcap must be above 0, or None for none; got 0")
-    if normalizer is not None:
-        _refuse_normalizer(op, reduction, normalizer)
     records = _records(x)
     overwrites = inplace_backward and records and not transforms_active()
     if overwrites:
-        _check_inplace(op, x)
+        check_inplace(op, x)
 
     autocast = torch.is_autocast_enabled(x.device.type)
     if probabilities and target.dtype != x.dtype:
@@ -354,7 +413,7 @@ def cross_entropy(
         return_entropy,
     )
     classes = x.shape[class_dim(x)] if plain and not inplace_backward else None
-    ours = _answers(op, records, x, classes, (target, weight))
+    ours = answers(op, records, x, classes, (target, weight))
     results: Any
     if ours and (probabilities or weight is not None):
         ours = not (may_be_tracked(target) or may_be_tracked(weight))
@@ -366,7 +425,7 @@ def cross_entropy(
             else:
                 results = apply(function, records, x, target, weight, *constants)
         except RuntimeError:
-            _raise_for_target(op, x, target, ignore_index)
+            raise_for_target(op, x.shape[class_dim(x)], target, ignore_index)
             raise
     else:
         results = _compositions.cross_entropy(x, target, weight, *constants)
@@ -415,7 +474,7 @@ def bce_with_logits(
     ours = (
         not torch.is_autocast_enabled(x.device.type)
         and all(t is None or t.dtype == x.dtype for t in others)
-        and _answers(kernel, records, x, 0, others)
+        and answers(kernel, records, x, 0, others)
         and not any(map(may_be_tracked, (target, weight, pos_weight)))
     )
     if not ours:

@@ -8,6 +8,7 @@ fastact.backends() repeats it, and every call goes to torch's own ops.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -44,8 +45,12 @@ _find(forward_ad, "_current_level")
 # tensors, which notice every Python frame. Where one is gone, the public function answers.
 cross_entropy_loss = getattr(torch._C._nn, "cross_entropy_loss", None)
 nll_loss_nd = getattr(torch._C._nn, "nll_loss_nd", None)
+# Whether somebody listens to the calls of every module (register_module_forward_hook and the like).
+has_global_hooks = getattr(torch.nn.modules.module, "_has_any_global_hook", lambda: True)
 # The one tensor subclass that behaves as a plain tensor in everything that matters here.
 FakeTensor = _find(torch._subclasses, "FakeTensor", torch.Tensor)
+# Tensors without memory, also of devices that are not there; else real ones do.
+FakeTensorMode: Any = getattr(torch._subclasses, "FakeTensorMode", nullcontext)
 
 MISSING: str | None = None
 if _missing:
@@ -59,3 +64,12 @@ def dual_level_active() -> bool:
     """Whether forward AD has been entered."""
     level: int = getattr(forward_ad, "_current_level", -1)
     return level >= 0
+
+
+def decide(condition: bool) -> bool:
+    """A comparison of sizes while compiling; False where a size is known only when it runs."""
+    # There is no public way to ask. Without it the comparison is as any other.
+    from torch.fx.experimental import symbolic_shapes
+
+    guard_or_false = getattr(symbolic_shapes, "guard_or_false", bool)
+    return bool(guard_or_false(condition))

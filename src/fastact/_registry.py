@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import _formulas as f
+from . import _originals as F
 
 Scalar = Callable[..., Any]
 
@@ -40,10 +40,12 @@ class Activation:
     # measured by benchmarks/cutoffs.py.
     cutoff: int = 2**14
     cutoff_grad: int = 2**14
+    cutoffs: tuple[int, int] = field(init=False)
     smallest: int = field(init=False)  # with which a kernel ever answers in "auto"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "smallest", min(self.cutoff, self.cutoff_grad))
+        object.__setattr__(self, "cutoffs", (self.cutoff, self.cutoff_grad))
+        object.__setattr__(self, "smallest", min(self.cutoffs))
 
     def saves_its_output(self, parameters: tuple[float, ...]) -> bool:
         """Whether autograd saves the output rather than the input, with these parameters."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _loss_dispatch
+from .. import _originals as F
 from .._loss_dispatch import is_tiny
 
 

@@ -1,0 +1,144 @@
+"""The commands and their options. Each command's work is in the module of its name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .._version import __version__
+from . import exits
+
+DTYPES = ("fp32", "bf16", "fp16", "fp64")
+
+
+class Commands(click.Group):
+    """A group whose errors are one sentence with what to do next."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Runs a command and exits with its code."""
+        try:
+            code = super().main(*args, **{**settings, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            code = exits.USAGE
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "fastact"
+            message = error.format_message().rstrip(".")
+            click.echo(f"{message}; see: {command} --help", err=True)
+            code = exits.USAGE
+        except click.ClickException as error:
+            click.echo(error.format_message(), err=True)
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("Interrupted.", err=True)
+            code = exits.INTERRUPTED
+        sys.exit(code or exits.OK)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fastact")
+def app() -> None:
+    """Compiled activation kernels for PyTorch.
+
+    Exit codes: 0 yes, 1 no (see the command), 2 the command could not run, 130 interrupted.
+    """
+
+
+@app.command()
+def doctor() -> int:
+    """Says what is installed, which backends work and what is missing.
+
+    Exit codes: 0 the compiled kernels work, 1 there are none, so Numba or torch answers, 3 they
+    compute wrongly.
+    """
+    from .doctor import run
+
+    return run()
+
+
+@app.command()
+@click.argument("op")
+@click.option("--dtype", type=click.Choice(DTYPES), default="fp32", show_default=True)
+@click.option(
+    "--numel",
+    type=click.IntRange(min=0),
+    default=2**20,
+    show_default=True,
+    help="Elements of the (first) input.",
+)
+@click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True,
+              help="Of each row, for softmax and losses.")  # fmt: skip
+@click.option("--grad", is_flag=True, help="The input requires a gradient.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+def explain(op: str, **options: Any) -> int:
+    """Says which backend would answer a call of OP, and why.
+
+    OP is a function of fastact.functional, or gelu_tanh, gelu_mul_tanh, geglu_tanh.
+    FASTACT_BACKEND is taken into account. Exit codes: 0 something answers, 1 the call would raise.
+    """
+    from .explain import run
+
+    return run(op, **options)
+
+
+@app.command()
+@click.argument("ops", nargs=-1, metavar="[OP]...")
+@click.option(
+    "--step",
+    type=click.IntRange(min=1),
+    default=32749,
+    show_default=True,
+    help="Takes every so many-th of the 2^32 float32 patterns.",
+)
+@click.option("--backend", type=click.Choice(("compiled", "numba")),
+              help="Which to check.  [default: the best there is]")  # fmt: skip
+def check(ops: tuple[str, ...], step: int, backend: str | None) -> int:
+    """Compares values and slopes with float64 on this machine.
+
+    Takes every bfloat16 and float16 input, a part of the float32 inputs, and logits for the losses;
+    all OPs where none is named. Exit codes: 0 every error is within its bound, 1 one is not.
+    """
+    from .check import run
+
+    return run(ops, step, backend)
+
+
+@app.command()
+@click.argument("ops", nargs=-1, metavar="[OP]...")
+@click.option("--full", is_flag=True, help="Every op, dtype, size and pass, not a minute's worth.")
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only these.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("fastact-bench/results.json"),
+    show_default=True,
+    help="Pictures are drawn beside it.",
+)
+def bench(**options: Any) -> int:
+    """Compares the speed with torch's: a table, JSON and pictures.
+
+    Without OPS, those that have a required speed.
+    """
+    from .scripts import bench
+
+    return bench(**options)
+
+
+@app.command()
+@click.option("--quick", is_flag=True, help="A few epochs, to see that everything works.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("fastact-demo"),
+    show_default=True,
+    help="Folder for the pictures.",
+)
+def demo(**options: Any) -> int:
+    """Trains small networks with torch.nn and with fastact.nn side by side."""
+    from .scripts import demo
+
+    return demo(**options)

@@ -1,0 +1,7 @@
+"""What the exit codes mean, in every command."""
+
+OK = 0
+FAILED = 1  # the command ran, and its answer is no: no compiled kernels, a bound exceeded
+USAGE = 2  # the command could not run: a wrong argument, an extra that is not installed
+BROKEN = 3  # doctor: kernels are there and compute wrongly
+INTERRUPTED = 130

@@ -1,0 +1,59 @@
+"""``fastact bench`` and ``fastact demo``: scripts of the repository, which a wheel carries along.
+
+They run in a process of their own, as from a checkout.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+PACKAGE = Path(__file__).parent.parent
+# What to look for, by the name to import.
+NEEDS = {"bench": ("matplotlib",), "demo": ("matplotlib", "sklearn")}
+
+
+def folder(name: str) -> Path:
+    """Where scripts are: in the package, or, of an editable install, in the checkout."""
+    installed = PACKAGE / "_scripts" / name
+    return installed if installed.is_dir() else PACKAGE.parent.parent / name
+
+
+def run(command: str, script: Path, arguments: Sequence[str]) -> int:
+    """Runs a script and returns its exit code."""
+    missing = [name for name in NEEDS[command] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise click.UsageError(
+            f"fastact {command} needs {' and '.join(missing)}, not installed; run: "
+            f"pip install 'fastact[{command}]'"
+        )
+    try:
+        environment = {**os.environ, "FASTACT_PROG": f"fastact {command}"}
+        return subprocess.call([sys.executable, str(script), *arguments], env=environment)
+    except KeyboardInterrupt:  # which the script got, too, and answers in its own way
+        raise click.Abort from None
+
+
+def bench(full: bool, ops: Sequence[str], dtypes: Sequence[str], threads: int, out: Path) -> int:
+    """Compares with torch."""
+    scripts = folder("benchmarks")
+    arguments = ["--threads", str(threads), "--out", str(out)]
+    if not full:
+        arguments += ["--compile", "none", *(["--seconds", "0.2"] if ops else ["--quick"])]
+    if ops:
+        arguments += ["--ops", *ops]
+    if dtypes:
+        arguments += ["--dtypes", *dtypes]
+    return run("bench", scripts / "bench.py", arguments)
+
+
+def demo(quick: bool, out: Path) -> int:
+    """Trains small networks."""
+    arguments = ["--out", str(out), *(["--quick"] if quick else [])]
+    return run("demo", folder("examples") / "demo.py", arguments)

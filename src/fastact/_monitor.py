@@ -1,0 +1,311 @@
+"""Dead units and vanishing gradients, recorded while a model trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from . import nn as ours
+
+# Elementwise and of one input. RReLU is missing, whose slope is drawn anew at every call.
+ELEMENTWISE = (
+    nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh,
+    nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.PReLU, nn.ReLU, nn.SELU, nn.Sigmoid, nn.SiLU,
+    nn.Softplus,
+    nn.Softshrink, nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Threshold, ours.QuickGELU,
+    ours.SquaredReLU,
+)  # fmt: skip
+# Modules of Python whose classes without children are activations.
+HOMES = ("transformers.activations", "timm.layers.activations", "timm.layers.activations_me")
+CHUNK = 1024  # records for which memory is taken at a time
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module computes an elementwise activation: torch's, ours, transformers', timm's."""
+    if isinstance(module, ELEMENTWISE):
+        return True
+    return type(module).__module__ in HOMES and not list(module.children())
+
+
+def unit_dim(x: Tensor) -> int:
+    """The dimension of x that counts units: the channels of (N, C, H, W), else the last one."""
+    return 1 if x.dim() in (4, 5) else x.dim() - 1
+
+
+def itself(x: Tensor) -> Tensor:
+    """What is saved is kept as it is."""
+    return x
+
+
+def slope_of(module: nn.Module, x: Tensor) -> Tensor:
+    """The derivative of an elementwise module at x, without a trace of that anywhere."""
+    # Checkpointing counts what is saved, in hooks that these hide.
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(itself, itself):
+        at = x.detach().requires_grad_()
+        # Autograd refuses to let a leaf be overwritten.
+        y = module.forward(at.clone() if getattr(module, "inplace", False) else at)
+        (slope,) = torch.autograd.grad(y, at, torch.ones_like(y))
+    return slope
+
+
+@dataclass
+class Layer:
+    """What is recorded of one call of one activation: a row for each recorded step.
+
+    All of it stays on the device of the layer, so that a GPU is never waited for.
+    """
+
+    units: int
+    last_alive: Tensor  # of each unit: the record in which it was alive last
+    rows: list[Tensor] = field(default_factory=list)  # CHUNK x (share of dead units, mean |grad|)
+
+    def write(self, record: int, column: int, value: Tensor) -> None:
+        """Keeps a 0-dim tensor."""
+        while record >= CHUNK * len(self.rows):
+            device = self.last_alive.device
+            self.rows.append(torch.full((CHUNK, 2), float("nan"), device=device))
+        self.rows[record // CHUNK][record % CHUNK, column] = value
+
+    def read(self, column: int, records: int) -> list[float]:
+        """The values of a column."""
+        if not self.rows:
+            return [float("nan")] * records
+        values: list[float] = torch.cat(self.rows)[:records, column].tolist()
+        return values + [float("nan")] * (records - len(values))
+
+
+class Record:
+    """What :class:`fastact.monitor` saw. ``str(record)`` is a table of the last recorded step.
+
+    Attributes:
+        steps: the numbers of the recorded steps, from 0 on.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self._layers: dict[str, Layer] = {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in lists.
+
+        ``steps``, and for each of ``layers`` its number of ``units``, the share of ``dead`` ones
+        and the mean absolute ``gradient`` at each step; NaN where a layer was not seen.
+        """
+        count = len(self.steps)
+        layers = {
+            name: {
+                "units": layer.units,
+                "dead": layer.read(0, count),
+                "gradient": layer.read(1, count),
+            }
+            for name, layer in self._layers.items()
+        }
+        return {"steps": list(self.steps), "layers": layers}
+
+    def table(self) -> str:
+        """Each layer's units, dead units and gradient at the last recorded step, as text."""
+        if not self.steps:
+            return "fastact.monitor: no step was recorded"
+        head = ("layer", "units", "dead", "mean |gradient|")
+        rows = [head]
+        for name, layer in self.to_dict()["layers"].items():
+            dead, gradient = layer["dead"][-1], layer["gradient"][-1]
+            rows.append((name, str(layer["units"]), f"{dead:.1%}", f"{gradient:.2e}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"fastact.monitor: step {self.steps[-1]}, {len(self.steps)} recorded"]
+        for first, *rest in rows:
+            cells = [first.ljust(widths[0])]
+            cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+            lines.append("  " + "  ".join(cells))
+        return "\n".join(lines)
+
+    __str__ = table
+
+    def plot(self) -> Any:
+        """Draws dead units and gradients over the steps, a line for each layer.
+
+        Returns:
+            A matplotlib Figure; ``figure.savefig("dead.png")`` keeps it.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed: ``pip install 'fastact[monitor]'``.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "plot() needs matplotlib, which is not installed; run: "
+                "pip install 'fastact[monitor]'"
+            ) from error
+        from matplotlib import colormaps
+
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        dead, gradient = figure.subplots(1, 2)
+        seen = self.to_dict()
+        shades = colormaps["viridis"].resampled(max(len(seen["layers"]), 2))
+        for number, (name, layer) in enumerate(seen["layers"].items()):
+            colour = shades(number)
+            dead.plot(seen["steps"], layer["dead"], color=colour, label=name)
+            gradient.plot(seen["steps"], layer["gradient"], color=colour, label=name)
+        dead.set(title="share of dead units", xlabel="step", ylim=(-0.02, 1.02))
+        gradient.set(title="mean |gradient| by the layer's output", xlabel="step", yscale="log")
+        if seen["layers"]:
+            figure.legend(*dead.get_legend_handles_labels(), loc="outside right upper")
+        return figure
+
+
+class monitor:
+    """Records, while a model trains, the share of dead units and the gradient of each activation.
+
+    A unit is a feature of an activation's output: a channel of ``(N, C, H, W)``, else an index of
+    the last dimension. It is *dead* at a recorded step when its slope was at most ``threshold`` in
+    absolute value on every sample (and position) of the last ``window`` recorded steps, or of all
+    of them where there are fewer: no gradient passes it, so nothing before it learns from it. For
+    ReLU that is a unit whose output is zero throughout (Lu, Shin, Su and Karniadakis, *Dying ReLU
+    and Initialization*, 2020, arXiv:1903.06733); for functions that saturate (sigmoid, tanh, and
+    GELU and SiLU far below zero) one that stays where they are flat. The gradient is that of the
+    loss by the activation's output, averaged in absolute value over its elements.
+
+    A step is a call of the model in training mode; what is called with the model in evaluation mode
+    is not looked at. An activation module that is called several times in a step is several layers:
+    ``relu``, ``relu#2``, ... Nothing is read back from a GPU before the results are asked for.
+    Gradient checkpointing works; with its reentrant form, gradients are recorded of modules that
+    are called once. Functions (``torch.nn.functional.relu``) and gated activations are not seen.
+
+    Args:
+        model: the model, before or after :func:`fastact.replace`; in place of a model under
+            torch.compile give the original, before it is compiled.
+        every: records every so many-th step; the others cost a few microseconds.
+        window: how many recorded steps a unit has to be without a slope to count as dead.
+        threshold: what counts as no slope.
+        select: which modules to record, instead of those that are known as elementwise activations;
+            each has to compute an elementwise function of its first argument.
+
+    Raises:
+        TypeError: ``model`` is not a torch.nn.Module.
+        ValueError: ``every`` or ``window`` is below 1, or the model has no such module.
+
+    Example:
+        >>> import fastact, torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), fastact.nn.ReLU())
+        >>> with fastact.monitor(model, every=1) as record:
+        ...     for _ in range(3):
+        ...         model(torch.randn(16, 4)).sum().backward()
+        >>> record.steps
+        [0, 1, 2]
+        >>> sorted(record.to_dict()["layers"]["1"])
+        ['dead', 'gradient', 'units']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        every: int = 20,
+        window: int = 10,
+        threshold: float = 1e-6,
+        select: Callable[[nn.Module], bool] = is_activation,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"monitor(): model must be a Module, not {type(model).__name__}")
+        for name, value in (("every", every), ("window", window)):
+            if value < 1:
+                raise ValueError(f"monitor(): {name} must be at least 1; got {value}")
+        self._model, self._every, self._window = model, every, window
+        self._threshold = threshold
+        # Each module once, under its first name.
+        self._modules = {name: m for name, m in model.named_modules() if select(m)}
+        if not self._modules:
+            raise ValueError(
+                f"monitor(): {type(model).__name__} has no module that is an activation; name "
+                "yours with select="
+            )
+        self._record = Record()
+        self._handles: list[RemovableHandle] = []
+        self._step = -1
+        self._depth = 0  # of calls of the model
+        self._calls: dict[str, int] = {}  # of each module in this step
+
+    def __enter__(self) -> Record:
+        if self._handles:
+            raise RuntimeError("monitor(): this monitor is active already; make another one")
+        model = self._model
+        self._handles = [
+            model.register_forward_pre_hook(self._begin),
+            model.register_forward_hook(self._end, always_call=True),
+        ]
+        for name, module in self._modules.items():
+            self._handles += [
+                module.register_forward_pre_hook(partial(self._before, name)),
+                module.register_forward_hook(partial(self._after, name)),
+            ]
+        return self._record
+
+    def __exit__(self, *_: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._depth = [], 0
+
+    @property
+    def _records(self) -> bool:
+        """Whether this step is recorded."""
+        return self._step >= 0 and self._step % self._every == 0
+
+    def _begin(self, model: nn.Module, _inputs: Any) -> None:
+        self._depth += 1
+        if self._depth == 1 and model.training:
+            self._step += 1
+            self._calls = {}
+            if self._records:
+                self._record.steps.append(self._step)
+
+    def _end(self, *_: Any) -> None:
+        self._depth -= 1
+
+    def _before(self, name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        # Before the call, which may overwrite its input. A call outside the model's own is
+        # checkpointing's, which repeats one of this step that was seen already.
+        if not (self._records and module.training and self._depth and inputs):
+            return
+        x = inputs[0]
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() == 0 or not x.numel():
+            return
+        self._calls[name] = self._calls.get(name, 0) + 1
+        slope = slope_of(module, x)
+        unit = unit_dim(slope)
+        others = [d for d in range(slope.dim()) if d != unit]
+        # The largest absolute value; in one pass, where abs().amax() takes two.
+        largest = torch.linalg.vector_norm(slope, math.inf, others) if others else slope.abs()
+        self._mark(self._key(name), largest > self._threshold)
+
+    def _mark(self, key: str, alive: Tensor) -> None:
+        """Notes which units are alive, and how many are not."""
+        record = len(self._record.steps) - 1
+        layer = self._record._layers.get(key)
+        if layer is None or layer.units != alive.numel():
+            never = torch.full(alive.shape, -1, dtype=torch.int32, device=alive.device)
+            layer = self._record._layers[key] = Layer(alive.numel(), never)
+        layer.last_alive.masked_fill_(alive, record)
+        first = max(record - self._window + 1, 0)
+        layer.write(record, 0, (layer.last_alive < first).float().mean())
+
+    def _after(self, name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not (self._records and module.training and isinstance(output, Tensor)):
+            return
+        if output.requires_grad and (self._depth or self._calls.get(name) == 1):
+            layer = self._record._layers.get(self._key(name))
+            if layer is not None:
+                record = len(self._record.steps) - 1
+                output.register_hook(lambda grad: layer.write(record, 1, grad.abs().mean()))
+
+    def _key(self, name: str) -> str:
+        """The name of a layer: of the call that runs, or ran last."""
+        name, call = name or "(the model)", self._calls[name]
+        return name if call == 1 else f"{name}#{call}"

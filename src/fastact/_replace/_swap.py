@@ -1,0 +1,81 @@
+"""How a module is swapped: it stays the same object and gets another class.
+
+The class derives from the module's own and differs in ``forward``. So everything that a module
+holds and everything that holds the module stays as it is, and ``isinstance`` too; the way back is
+the class that it had. ``copy.deepcopy`` and pickle go through ``_revive``, since such a class has
+no place to be imported from.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.nn import Module
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a swapped module computes, and how."""
+
+    label: str  # for the report
+    forward: Callable[..., Any] | None = None  # None: the base has it
+    base: type[Module] | None = None  # None: the module's own class
+    # The op by which it gates another tensor, "silu", "gelu", "gelu_tanh" or "relu"; or a property
+    # that tells.
+    gate: str | property | None = None
+    namespace: Mapping[str, Any] = field(default_factory=dict)  # what else its class gets
+
+
+KINDS: dict[str, Kind] = {}
+
+
+class Swapped:
+    """The mark of a swapped module."""
+
+    _fastact: tuple[type, str]  # its own class, and the name of a kind
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        reduced = super().__reduce_ex__(protocol)
+        assert isinstance(reduced, tuple)
+        return (_revive, self._fastact, *reduced[2:])
+
+
+@functools.cache
+def swapped(original: type, kind: str) -> type:
+    """The class that a module of another class gets."""
+    row = KINDS[kind]
+    namespace: dict[str, Any] = {
+        # As its own, for whoever asks for a module's class by name.
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+        "_fastact": (original, kind),
+        "_fastact_gate": row.gate,
+        **row.namespace,
+    }
+    if row.forward is not None:
+        namespace["forward"] = row.forward
+    return type(original.__name__, (Swapped, row.base or original), namespace)
+
+
+def _revive(original: type, kind: str) -> Any:
+    cls = swapped(original, kind)
+    return object.__new__(cls)
+
+
+def gate_of(act: object) -> str | None:
+    """The op by which an activation gates, if it is a swapped one that does."""
+    gate: str | None = getattr(act, "_fastact_gate", None)
+    return gate
+
+
+def gate_once_swapped(module: Module, kind: str) -> str | None:
+    """What ``gate_of`` will say of a module that is not swapped yet."""
+    gate = KINDS[kind].gate
+    if isinstance(gate, property):
+        found: str | None = gate.fget(module) if gate.fget else None
+        return found
+    return gate

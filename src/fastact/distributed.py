@@ -1,0 +1,408 @@
+"""Losses of logits that are sharded by class, and DTensors.
+
+A language model trained in tensor parallel ends in logits of which each rank holds a part of the
+vocabulary. :func:`cross_entropy` needs no more of them than that part::
+
+    # torchrun --nproc-per-node 4 train.py
+    import fastact.distributed
+    torch.distributed.init_process_group()
+    logits = hidden @ head_shard.t()            # (N, the classes of this rank)
+    loss = fastact.distributed.cross_entropy(logits, target)
+    loss.backward()                             # the gradient of this rank's logits
+
+The elementwise and gated functions of ``fastact.functional``, softmax and log_softmax take DTensors
+as they are, in eager code by our kernels and under torch.compile by torch's ops.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd import Function
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
+
+from ._backend import STATE
+from ._compositions import class_dim, compute_dtype
+from ._loss_dispatch import (
+    answers,
+    check_cross_entropy,
+    check_inplace,
+    raise_for_target,
+    reduction_number,
+)
+from ._losses import MEAN, NONE
+from ._shards import (
+    Composed,
+    Kernels,
+    Options,
+    Part,
+    Rows,
+    Statistics,
+    Targets,
+    nothing,
+    part_of,
+    slope_of_cap,
+    target_gradient,
+)
+
+__all__ = ["cross_entropy"]
+
+OP = "distributed.cross_entropy"
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    group: dist.ProcessGroup | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    inplace_backward: bool = False,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    normalizer: float | Tensor | None = None,
+    return_lse: bool = False,
+    return_entropy: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""Cross entropy of logits whose classes are sharded over the ranks of a group.
+
+    The same on every rank, and equal to :func:`fastact.functional.cross_entropy` of the whole
+    logits, which exist nowhere: the ranks add up a few numbers for each row, and the backward pass
+    communicates nothing. The shards follow each other in the order of the ranks; they may differ in
+    size and be empty. Every rank of the group has to call it.
+
+    Shapes: ``input`` (N, c), (N, c, d1, ...) or (c,), with the c classes of this rank; ``target``
+    (N,), (N, d1, ...) or (), the same on every rank; or probabilities, sharded like ``input``.
+
+    A DTensor says itself how it is sharded: along the classes over one dimension of its mesh, along
+    the batch over others, or not at all. Target and weight are then DTensors too, or whole tensors
+    that every rank has; the results are DTensors.
+
+    Args:
+        input: logits; float32, float64, bfloat16 or float16.
+        target: class indices among the classes of all ranks, int64 or uint8; or probabilities.
+        weight: a weight for each class of this rank, (c,), of input's dtype.
+        group: the ranks that share the classes; None: all. Not with a DTensor.
+        ignore_index: the target of rows that do not count.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: how much of the target is spread evenly over the classes of all ranks.
+        inplace_backward: whether the gradient overwrites the logits, as in the plain function.
+        z_loss: adds ``z_loss * lse**2`` to the loss of each row.
+        softcap: bounds the logits first, to ``softcap * tanh(input / softcap)``.
+        normalizer: by what ``"mean"`` divides, in place of the sum of the weights.
+        return_lse: whether to return the log-sum-exp of each row too.
+        return_entropy: whether to return the entropy of each row's softmax too.
+
+    Returns:
+        As the plain function, but differentiable by ``input`` only once.
+
+    Raises:
+        IndexError: a target is neither a class nor ``ignore_index``. Nobody looks where the logits
+            are not on the CPU: the row's loss is NaN there, and its gradient 0.
+        ValueError: batch sizes differ; there is no such reduction; a number is out of its range;
+            ``group`` comes with a DTensor; there is no process group.
+        RuntimeError: other shapes or dtypes do not fit; target or weight require a gradient;
+            ``inplace_backward`` would overwrite a leaf; a gradient is to be differentiated again.
+        NotImplementedError: the classes of a DTensor are sharded over several dimensions of a mesh.
+        TypeError: an argument is not a tensor.
+
+    Example, of one rank; of two, ``torchrun --nproc-per-node 2 example.py`` would start a script
+    in which each rank passes half of the logits and gets the same loss:
+        >>> import torch, fastact.distributed
+        >>> store = torch.distributed.HashStore()
+        >>> torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        >>> logits = torch.tensor([[1.0, 2.0, 0.5, 3.0]])
+        >>> fastact.distributed.cross_entropy(logits, torch.tensor([3]))
+        tensor(0.4608)
+        >>> torch.distributed.destroy_process_group()
+
+    Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3.
+    """
+    options = Options(
+        ignore_index, reduction_number(OP, reduction), label_smoothing, inplace_backward, z_loss,
+        softcap, normalizer, return_lse, return_entropy,
+    )  # fmt: skip
+    if not isinstance(input, DTensor):
+        found = _results(input, _rows(input, target, weight, Group(group), options), options)
+        return found if len(found) > 1 else found[0]
+    if group is not None:
+        raise ValueError(f"{OP}(): a DTensor has groups of its own; argument 'group' must be None")
+    layout = Layout(input)
+    rows = _rows(*layout.local(input, target, weight), layout.group, options)
+    loss, *others = _results(input, layout.whole(rows), options)
+    if options.reduction != NONE:
+        assert isinstance(loss, DTensor)
+        loss = loss.redistribute(placements=[Replicate()] * layout.mesh.ndim)
+    return (loss, *others) if others else loss
+
+
+def _results(x: Tensor, rows: Rows, options: Options) -> tuple[Tensor, ...]:
+    """The loss, and what was asked for beside it."""
+    loss, wide = rows.loss, rows.loss.dtype
+    if options.z_loss:
+        loss = loss + options.z_loss * rows.lse.square()
+    normalizer = options.normalizer
+    if options.reduction != NONE:
+        loss = loss.sum(dtype=torch.float64)
+    if normalizer is not None:
+        loss = loss / (normalizer.reshape(()) if isinstance(normalizer, Tensor) else normalizer)
+    elif options.reduction == MEAN:
+        loss = loss / rows.weight.sum(dtype=torch.float64)
+    loss = loss.to(wide if torch.is_autocast_enabled(x.device.type) else x.dtype)
+    asked = ((rows.lse, options.return_lse), (rows.entropy, options.return_entropy))
+    return (loss, *(t for t, is_asked in asked if is_asked and t is not None))
+
+
+# --------------------------------------------------------------------------------------------------
+# The loss of each row
+
+
+class Group:
+    """The ranks that share the classes: those of a process group, or this one alone."""
+
+    def __init__(self, group: dist.ProcessGroup | None, alone: bool = False) -> None:
+        self._group, self._alone = group, alone
+
+    def reduce(self, t: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
+        """All-reduces a tensor in place."""
+        if not self._alone:
+            dist.all_reduce(t, op, self._group)
+        return t
+
+    def classes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """How many all ranks have, and how many those before this one, on x's device."""
+        rank, ranks = 0, 1
+        if not self._alone:
+            rank, ranks = dist.get_rank(self._group), dist.get_world_size(self._group)
+        sizes = torch.zeros(ranks, dtype=torch.int64, device=x.device)
+        sizes[rank] = x.shape[class_dim(x)]
+        self.reduce(sizes)
+        return sizes.sum(), sizes[:rank].sum()
+
+
+class Problem(NamedTuple):
+    """A loss of sharded logits."""
+
+    group: Group
+    kernels: Kernels | Composed
+    part: Part
+    targets: Targets | None  # None: probabilities
+    weight: Tensor | None  # of this rank's classes
+    share: float  # of the target's own class
+    uniform: Tensor  # of each class
+    overwrite: bool
+
+
+def _rows(x: Tensor, target: Tensor, weight: Tensor | None, group: Group, options: Options) -> Rows:
+    probabilities = check_cross_entropy(
+        OP, x, target, weight, options.ignore_index, options.reduction, options.label_smoothing,
+        options.z_loss, options.softcap, options.normalizer,
+    )  # fmt: skip
+    for name, t in (("target", target), ("weight", weight)):
+        if t is not None and t.requires_grad:
+            raise RuntimeError(f"{OP}(): argument {name!r} cannot require a gradient; detach it")
+    overwrite = options.inplace_backward and x.requires_grad and torch.is_grad_enabled()
+    if overwrite:
+        check_inplace(OP, x)
+    classes, first = group.classes(x)
+    targets = None
+    if probabilities:
+        dtype = torch.promote_types(x.dtype, target.dtype)
+        x, target = x.to(dtype), target.to(dtype)
+    else:
+        row_shape = [size for d, size in enumerate(x.shape) if d != class_dim(x)]
+        targets = Targets(x, target.reshape(row_shape), options.ignore_index, classes, first)
+        if x.is_cpu:
+            raise_for_target(OP, int(classes), target.long(), options.ignore_index)
+        target = targets.for_kernels()
+    kernels: Kernels | Composed = Composed()
+    if answers("cross_entropy", False, x, None, (target, weight)):
+        functions = STATE.choice.functions
+        kernels = Kernels(functions["cross_entropy"].family, functions["tanh"].family)
+    uniform = options.label_smoothing / classes.to(compute_dtype(x.dtype))
+    part = part_of(
+        x, target, weight, classes, options.label_smoothing, options.softcap or 0.0,
+        options.return_entropy,
+    )  # fmt: skip
+    problem = Problem(
+        group, kernels, part, targets, weight, 1 - options.label_smoothing, uniform, overwrite
+    )
+    results = _Rows.apply(x, problem)  # type: ignore[no-untyped-call]
+    loss, lse, entropy, row_weight = results
+    shape = x.select(class_dim(x), 0).shape if x.shape[class_dim(x)] else x.sum(class_dim(x)).shape
+    found = [t.view(shape) for t in (loss, lse, row_weight)]
+    return Rows(
+        found[0], found[1], entropy.view(shape) if options.return_entropy else None, found[2]
+    )
+
+
+class _Rows(Function):
+    """The fields of Rows as vectors, differentiable by x.
+
+    Two all-reduces: the maximum, then all that is a sum. The backward pass needs none.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, problem: Problem) -> tuple[Tensor, ...]:
+        part, targets = problem.part, problem.targets
+        own = problem.kernels.statistics(x, part) if x.numel() else nothing(x)
+        top = problem.group.reduce(own.max.clone(), dist.ReduceOp.MAX)
+        sums = iter(problem.group.reduce(torch.stack(_sums(x, own, top, problem))))
+
+        # As the kernels: a row of nothing but -inf, or one with inf, has no softmax.
+        top = torch.where(top.isfinite(), top, torch.nan)
+        rest = next(sums) + (next(sums) - 1)
+        log_sum = torch.where(top.isnan(), torch.nan, rest.log1p())
+        loss, mass = torch.zeros_like(top), None
+        if part.spread:
+            loss, mass = next(sums), next(sums)
+            loss = loss + mass * log_sum
+        mean = next(sums) / (1 + rest) if part.with_entropy else None
+        from_top, weight = None, torch.ones_like(top)
+        if targets is not None:
+            from_top = next(sums) - top
+            weight = weight if problem.weight is None else next(sums)
+            loss = loss + problem.share * weight * (log_sum - from_top)
+        results: list[Any] = [
+            loss,
+            top + log_sum,
+            log_sum - mean if mean is not None else mean,
+            weight,
+        ]
+        if targets is not None:
+            results = [r if r is None else torch.where(targets.used, r, 0.0) for r in results]
+            results[0] = torch.where(targets.bad, torch.nan, results[0])
+        ctx.save_for_backward(x, top, rest, mass, mean, from_top, weight)
+        ctx.problem = problem
+        ctx.mark_non_differentiable(results[3])
+        ctx.set_materialize_grads(False)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{OP}(): the gradient of sharded logits cannot be differentiated again; leave out "
+                "create_graph"
+            )
+        problem: Problem = ctx.problem
+        x, top, rest, mass, mean, from_top, weight = ctx.saved_tensors
+        if not x.numel():
+            return torch.zeros_like(x), None
+        u, q, h, _ = (torch.zeros_like(top) if grad is None else grad for grad in grads)
+        if mean is None:
+            h = None
+        # The gradient is p (own + others - h (z - max - mean)) - u a, less own at the target.
+        own = u * problem.share * weight if problem.targets is not None else torch.zeros_like(u)
+        others = q if mass is None else q + u * mass
+        whole = Statistics(top, rest, None, None, mean)
+        logits, at_target = x.detach(), torch.empty(0)
+        if problem.targets is not None:  # first: the logits may be gone afterwards
+            at_target = target_gradient(own, others, h, rest, mean, from_top)
+            at_target = at_target - u * problem.uniform * weight
+            if problem.part.softcap:
+                raw = problem.targets.of_logits(logits).to(top.dtype)
+                at_target = at_target * slope_of_cap(raw, problem.part.softcap)
+        grad = problem.kernels.gradient(
+            u, own + others, h, logits, problem.part, whole, problem.overwrite
+        )
+        if problem.targets is not None:
+            problem.targets.overwrite(grad, at_target)
+        if problem.overwrite:
+            # Whoever else has saved the logits is refused them from now on.
+            torch.autograd.graph.increment_version(logits)
+        return grad, None
+
+
+def _sums(x: Tensor, own: Statistics, top: Tensor, problem: Problem) -> list[Tensor]:
+    """What this rank contributes to the sums over all ranks, given the maximum of all."""
+    part, targets = problem.part, problem.targets
+    drop, is_top = top - own.max, own.max == top
+    total = torch.where(is_top, 1.0, torch.exp(-drop)) * (1 + own.rest)
+    # A maximum that several ranks have is the maximum once, and in the rest otherwise.
+    sums = [torch.where(is_top, own.rest, total), is_top.to(top.dtype)]
+    if part.spread:
+        assert own.loss is not None
+        assert own.mass is not None
+        counted = own.loss + own.mass * (drop - own.rest.log1p())
+        sums += [torch.where(own.mass == 0, own.loss, counted), own.mass]
+    if part.with_entropy:
+        assert own.mean is not None
+        sums.append(torch.where(total > 0, total * (own.mean - drop), 0.0))
+    if targets is not None:
+        logits = problem.kernels.capped(targets.of_logits(x).to(top.dtype), part.softcap)
+        sums.append(torch.where(targets.owned, logits, 0.0))
+        if problem.weight is not None:
+            weights = targets.of_classes(problem.weight).to(top.dtype)
+            sums.append(torch.where(targets.owned, weights, 0.0))
+    return sums
+
+
+# --------------------------------------------------------------------------------------------------
+# DTensors
+
+
+class Layout:
+    """How the logits of a DTensor are sharded, and what follows for everything else."""
+
+    def __init__(self, x: DTensor) -> None:
+        dim = class_dim(x)
+        self.mesh, self._dim = x.device_mesh, dim
+        # What is neither sharded nor replicated is made whole: of partial sums nothing is known.
+        self._logits: list[Placement] = [
+            p if type(p) is Shard else Replicate() for p in x.placements
+        ]
+        by_class = [i for i, p in enumerate(self._logits) if p == Shard(dim)]
+        if len(by_class) > 1:
+            raise NotImplementedError(
+                f"{OP}(): argument 'input' is sharded along the classes over several dimensions of "
+                f"its mesh: {x.placements}"
+            )
+        self.group = Group(None, alone=True)
+        if by_class:
+            self.group = Group(self.mesh.get_group(by_class[0]))
+        self._rows: list[Placement] = [
+            Replicate()
+            if not isinstance(p, Shard) or p.dim == dim
+            else Shard(p.dim - (p.dim > dim))
+            for p in self._logits
+        ]
+        self._weight: list[Placement] = [
+            Shard(0) if p == Shard(dim) else Replicate() for p in self._logits
+        ]
+        self._shape = torch.Size(size for d, size in enumerate(x.shape) if d != dim)
+
+    def local(
+        self, x: DTensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """This rank's part of the arguments."""
+        x = x.redistribute(placements=self._logits)
+        of_target = self._logits if target.shape == x.shape else self._rows
+        return (
+            x.to_local(grad_placements=self._logits),
+            self._part(target, of_target),
+            None if weight is None else self._part(weight, self._weight),
+        )
+
+    def _part(self, t: Tensor, placements: list[Placement]) -> Tensor:
+        if not isinstance(t, DTensor):
+            whole = [Replicate()] * self.mesh.ndim
+            t = DTensor.from_local(t, self.mesh, whole, run_check=False)
+        return t.redistribute(placements=placements).to_local()
+
+    def whole(self, rows: Rows) -> Rows:
+        """The rows of all ranks."""
+        stride = torch.empty(self._shape, device="meta").stride()
+
+        def of_all(t: Tensor) -> Tensor:
+            return DTensor.from_local(
+                t, self.mesh, self._rows, run_check=False, shape=self._shape, stride=stride
+            )
+
+        entropy = None if rows.entropy is None else of_all(rows.entropy)
+        return Rows(of_all(rows.loss), of_all(rows.lse), entropy, of_all(rows.weight))

@@ -1,0 +1,425 @@
+"""The command line: every command in this process and as a real one, wrong input, exit codes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from support import python
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fastact
+from fastact import _backend
+from fastact import functional as F
+from fastact._cli import check, doctor, exits, explain, scripts
+from fastact._cli.app import app
+from fastact._registry import ACTIVATIONS
+
+COMMANDS = ("bench", "check", "demo", "doctor", "explain")
+
+
+@pytest.fixture
+def auto(compiled):
+    with fastact.backend("auto"):
+        yield
+
+
+def invoke(*arguments, **environment):
+    """In this process."""
+    return CliRunner(env={"COLUMNS": "80", **environment}).invoke(app, arguments)
+
+
+def fastact_process(*arguments, columns="80", **environment):
+    """As a process of its own, its output a pipe."""
+    return subprocess.run(
+        [sys.executable, "-m", "fastact", *arguments],
+        env={**os.environ, "COLUMNS": columns, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def one_sentence(result, code):
+    """Nothing but one line on stderr, and the exit code."""
+    status = result.exit_code if hasattr(result, "exit_code") else result.returncode
+    assert status == code, result
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip()
+
+
+# --------------------------------------------------------------------------------------------------
+# The program
+
+
+def test_help_names_every_command():
+    result = invoke("--help")
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE), command
+    assert sorted(app.commands) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_fits(command):
+    result = fastact_process(command, "--help")
+    assert result.returncode == 0, result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert f"fastact {command}" in result.stdout
+
+
+def test_without_a_command():
+    result = invoke()
+    assert result.exit_code == exits.USAGE
+    assert "Usage: fastact" in result.stdout.replace("app", "fastact")
+
+
+def test_version_and_script():
+    import shutil
+    import sysconfig
+
+    script = shutil.which("fastact", path=sysconfig.get_path("scripts"))
+    for command in ([script], [sys.executable, "-m", "fastact"]):
+        assert command[0], "the entry point is not installed"
+        run = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=300)
+        assert (run.returncode, run.stdout) == (0, f"fastact, version {fastact.__version__}\n")
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_a_missing_extra_is_one_sentence(missing):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['fastact', 'doctor'];"
+        "from fastact._cli import main; main()"
+    )
+    sentence = one_sentence(python(code), exits.USAGE)
+    assert missing in sentence
+    assert "pip install 'fastact[cli]'" in sentence
+
+
+def test_another_missing_module_is_not_taken_for_an_extra():
+    code = (
+        "import sys; sys.modules['fastact._cli.app'] = None; from fastact._cli import main; main()"
+    )
+    run = python(code)
+    assert run.returncode == 1
+    assert "ModuleNotFoundError" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explane"], "No such command 'explane'"),
+        (["explain"], "Missing argument 'OP'"),
+        (["explain", "gellu"], "there is no op 'gellu': did you mean gelu?"),
+        (["explain", "zzzz"], "there is no op 'zzzz': expected one of gelu,"),
+        (["explain", "gelu", "--dtype", "int8"], "'int8' is not one of 'fp32', 'bf16'"),
+        (["explain", "gelu", "--numel", "-3"], "-3 is not in the range x>=0"),
+        (["explain", "gelu", "--numel", "many"], "'many' is not a valid integer range"),
+        (["explain", "gelu", "--device", "abacus"], "abacus"),
+        (["explain", "gelu", "--colour"], "No such option"),
+        (["explain", "softmax", "--classes", "0"], "0 is not in the range x>=1"),
+        (["check", "gellu"], "there is no op 'gellu': expected some of gelu,"),
+        (["check", "--step", "0"], "0 is not in the range x>=1"),
+        (["check", "--backend", "cuda"], "'cuda' is not one of"),
+        (["doctor", "please"], "unexpected extra argument"),
+    ],
+)
+def test_wrong_input_is_one_sentence(arguments, message):
+    sentence = one_sentence(invoke(*arguments), exits.USAGE)
+    assert message in sentence
+    assert sentence.endswith("--help"), "and says where to look"
+
+
+def test_wrong_input_to_a_process():
+    sentence = one_sentence(fastact_process("explain", "gelu", "--numel=-1"), exits.USAGE)
+    assert sentence.endswith("see: fastact explain --help")
+
+
+def test_interrupted(monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "run", interrupt)
+    result = invoke("doctor")
+    assert (result.exit_code, result.stdout) == (exits.INTERRUPTED, "")
+    assert result.stderr.strip() == "Interrupted."
+
+
+def test_a_pipe_that_closes():
+    command = f"{sys.executable} -m fastact explain gelu | true"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    assert run.stderr == ""
+
+
+# --------------------------------------------------------------------------------------------------
+# doctor
+
+
+def test_doctor():
+    run = fastact_process("doctor")
+    assert run.returncode == 0, run.stderr
+    assert "\x1b" not in run.stdout
+    assert max(map(len, run.stdout.splitlines())) <= 80
+    for text in (fastact.__version__, torch.__version__, "processor", "GPU", "compiled", "numba"):
+        assert text in run.stdout
+    assert run.stdout.splitlines()[-1].startswith("All is well: the compiled kernels answer, with")
+
+
+def test_doctor_in_40_columns():
+    run = fastact_process("doctor", columns="40")
+    assert run.returncode == 0
+    assert max(map(len, run.stdout.splitlines())) <= 40
+
+
+def test_doctor_in_colours():
+    assert "\x1b" in fastact_process("doctor", FORCE_COLOR="1").stdout
+
+
+def test_doctor_without_the_compiled_library(tmp_path):
+    path = tmp_path / "libfastact_cpu.so"
+    path.write_bytes(b"nothing")
+    run = fastact_process("doctor", FASTACT_LIBRARY=str(path))
+    assert run.returncode == exits.FAILED, run.stderr
+    assert "FASTACT_LIBRARY" in run.stdout
+    last = " ".join(run.stdout.split("fastact works, but ")[1].split())
+    assert last.startswith("Numba's kernels answer: libfastact_cpu.so could not be loaded")
+
+
+@pytest.mark.parametrize("name", ["torch", "numba"])
+def test_doctor_when_another_backend_is_forced(name):
+    run = fastact_process("doctor", FASTACT_BACKEND=name)
+    assert run.returncode == 0, run.stderr
+    assert f"FASTACT_BACKEND={name} says so" in " ".join(run.stdout.split())
+
+
+def test_doctor_finds_kernels_that_are_wrong(auto, monkeypatch):
+    monkeypatch.setattr(doctor.functional, "gelu", lambda x: torch.nn.functional.gelu(x) + 1e-3)
+    result = invoke("doctor")
+    assert result.exit_code == exits.BROKEN
+    assert "compute wrongly" in result.stdout
+
+
+# --------------------------------------------------------------------------------------------------
+# explain
+
+
+class Ops(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.ours = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.ours |= func.namespace.startswith("fastact")
+        return func(*args, **(kwargs or {}))
+
+
+def call(op, x, classes):
+    """What the question is about."""
+    if op in ("softmax", "log_softmax"):
+        return getattr(F, op)(x.view(-1, classes), 1)
+    if op in ("nll_loss", "cross_entropy"):
+        x = x.view(-1, classes)
+        return getattr(F, op)(x, torch.zeros(len(x), dtype=torch.int64))
+    if op == "binary_cross_entropy_with_logits":
+        return F.binary_cross_entropy_with_logits(x, torch.zeros_like(x))
+    options = {"approximate": "tanh"} if op.endswith("_tanh") else {}
+    operands = (x, x) if op in explain.PAIRS else (x,)
+    return getattr(F, op.removesuffix("_tanh"))(*operands, **options)
+
+
+@pytest.mark.parametrize("op", explain.OPS)
+def test_explain_says_what_happens(op, auto):
+    """At sizes around each op's cutoffs; the answer is compared with the ops that run."""
+    classes = 16
+    limits = explain.limits(op, classes)
+    sizes = {classes, 2**12} | {n + d for n in limits if n <= 2**16 for d in (-classes, 0)}
+    for numel in sorted(n for n in sizes if n > 0):
+        for dtype in (torch.float32, torch.bfloat16, torch.int32):
+            for grad in {False, dtype.is_floating_point}:
+                found = explain.answer(op, explain.example(dtype, numel, grad, "cpu"), classes)
+                x = torch.zeros(numel, dtype=dtype, requires_grad=grad)
+                with Ops() as seen:
+                    try:
+                        call(op, x, classes)
+                    except (RuntimeError, NotImplementedError):
+                        assert dtype == torch.int32  # by torch: it has no such op
+                assert (found.backend != "torch") == seen.ours, (numel, dtype, grad, found)
+
+
+@pytest.mark.parametrize("op", explain.OPS)
+def test_explain_every_op(op, auto):
+    result = invoke("explain", op)
+    assert result.exit_code == 0, result
+    assert re.match(rf"(compiled|torch) answers {op} of 1,048,576 elements", result.stdout)
+    assert result.stdout.endswith(".\n")
+
+
+def test_explain_knows_the_example_of_the_issue(auto):
+    arguments = ("explain", "gelu", "--dtype", "bf16", "--numel", "4096")
+    row = ACTIVATIONS["gelu"]
+    result = invoke(*arguments)
+    assert result.stdout == (
+        "torch answers gelu of 4,096 elements of torch.bfloat16 on cpu, without a gradient: torch "
+        f"is measured to be as fast below {row.cutoff:,} elements.\n"
+    )
+    result = invoke(*arguments, "--grad")
+    assert result.stdout.startswith("compiled answers gelu")
+    assert f"from {row.cutoff_grad:,} elements on" in result.stdout
+    for numel, who in ((row.cutoff_grad, "compiled"), (row.cutoff_grad - 1, "torch")):
+        result = invoke("explain", "gelu", "--grad", "--numel", str(numel))
+        assert result.stdout.startswith(f"{who} answers")
+
+
+def test_explain_a_device_that_is_not_there(auto):
+    result = invoke("explain", "gelu", "--device", "cuda")
+    assert result.exit_code == 0
+    assert "on cuda:0" in result.stdout
+
+
+def test_explain_takes_no_memory(auto):
+    assert invoke("explain", "silu", "--numel", str(2**50)).stdout.startswith("compiled answers")
+
+
+def test_explain_in_a_process():
+    for backend, code, start in (
+        ("auto", 0, "compiled answers silu_mul"),
+        ("compiled", 0, "compiled answers silu_mul"),
+        ("numba", 0, "numba answers silu_mul"),
+        ("torch", 0, "torch answers silu_mul"),
+    ):
+        run = fastact_process("explain", "silu_mul", FASTACT_BACKEND=backend)
+        assert run.returncode == code, run.stderr
+        assert run.stdout.startswith(start)
+        assert run.stdout.endswith("it is forced.\n") == (backend != "auto")
+        assert run.stdout.count("\n") == 1
+
+
+def test_explain_what_a_forced_backend_refuses():
+    result = invoke("explain", "gelu", "--device", "meta")  # the tests force "compiled"
+    assert result.exit_code == exits.FAILED
+    assert result.stdout.startswith("Nobody answers gelu")
+    assert "the backend 'compiled' takes strided" in result.stdout
+
+
+def test_explain_why_there_are_no_kernels(monkeypatch):
+    nothing = [_backend.BackendInfo("compiled", False, "lost"), fastact.backends()[2]]
+    monkeypatch.setattr(explain, "backends", lambda: nothing)
+    monkeypatch.setattr(_backend.STATE, "choice", _backend.Choice("auto", {}, False))
+    assert invoke("explain", "gelu").stdout.endswith(
+        "no backend with kernels is available; compiled: lost.\n"
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# check
+
+
+def test_check_in_a_process():
+    run = fastact_process("check", "gelu", "cross_entropy", "--step", "5000011")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "\x1b" not in run.stdout
+    assert max(map(len, run.stdout.splitlines())) <= 80
+    assert "All 12 bounds are kept." in run.stdout
+    assert re.search(r"^ gelu +fp32 +[\d.]+ +\S+ +3\.02 +[\d.]+ +\S+ +4\.00 *$", run.stdout, re.M)
+
+
+def test_check_takes_every_op_and_numba(monkeypatch):
+    monkeypatch.setattr(check, "HALVES", {})  # 16 bits take their time
+    result = invoke("check", "--step", "50000017", "--backend", "numba", "silu", "softplus")
+    assert result.exit_code == 0, result.stdout
+    assert "the backend 'numba'" in result.stdout
+    result = invoke("check", "--step", "50000017")
+    assert result.exit_code == 0, result.stdout
+    for op in (*ACTIVATIONS, "cross_entropy", "bce_with_logits", "log_softmax", "softmax"):
+        assert f" {op} " in result.stdout, op
+
+
+@pytest.mark.parametrize("where", ["value", "slope", "bf16"])
+def test_check_finds_what_is_wrong(where, monkeypatch):
+    monkeypatch.setattr(check, "HALVES", {"bf16": torch.bfloat16})
+    right = check.run_both
+
+    def wrong(function, x, grad=None):
+        y, dx = right(function, x, grad)
+        if function.__name__ == "call" and x.dtype != torch.float64:
+            if where == "value" and x.dtype == torch.float32:
+                y = y * (1 + 2**-20)
+            if where == "slope" and x.dtype == torch.float32:
+                dx = torch.where(x == x.max(), torch.nan, dx)
+            if where == "bf16" and x.dtype == torch.bfloat16:
+                y = torch.nextafter(y, torch.full_like(y, 9.0))
+        return y, dx
+
+    monkeypatch.setattr(check, "run_both", wrong)
+    result = invoke("check", "silu", "--step", "5000011")
+    assert result.exit_code == exits.FAILED
+    assert re.search(r"\d of 4 bounds are exceeded, first silu in (fp32|bf16)", result.stdout)
+    assert "FASTACT_BACKEND=torch" in result.stdout
+
+
+# --------------------------------------------------------------------------------------------------
+# bench and demo
+
+
+def test_bench(tmp_path):
+    out = tmp_path / "new" / "results.json"
+    run = fastact_process("bench", "relu6", "--dtype", "bf16", "--out", str(out))
+    assert run.returncode == 0, run.stderr
+    assert "\x1b" not in run.stdout
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["op"], row["dtype"]) for row in rows} == {("relu6", "bf16")}
+    pictures = [line.strip() for line in run.stdout.splitlines() if line.endswith(".png")]
+    assert pictures
+    assert all(Path(picture).stat().st_size > 1000 for picture in pictures)
+
+
+def test_bench_quick_takes_what_has_a_bar(monkeypatch):
+    called = []
+    monkeypatch.setattr(scripts.subprocess, "call", lambda c, **_: called.append(c[2:]) or 0)
+    for arguments, options in (
+        ([], {"--quick", "--compile", "none"}),
+        (["--full"], set()),
+        (["gelu"], {"--ops", "gelu", "--seconds"}),
+    ):
+        assert invoke("bench", *arguments).exit_code == 0
+        assert set(called[-1]) >= options
+        assert ("--quick" in called[-1]) == ("--quick" in options)
+
+
+def test_bench_of_what_is_not_there(tmp_path):
+    run = fastact_process("bench", "gellu", "--out", str(tmp_path / "r.json"))
+    assert "invalid choice: 'gellu'" in one_sentence(run, exits.USAGE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["bench", "demo"])
+def test_scripts_that_lack_a_package(command, monkeypatch):
+    monkeypatch.setitem(scripts.NEEDS, command, ("no_such_package",))
+    sentence = one_sentence(invoke(command), exits.USAGE)
+    assert f"pip install 'fastact[{command}]'" in sentence
+
+
+def test_demo_runs_the_script(monkeypatch, tmp_path):
+    called = []
+    monkeypatch.setattr(scripts.subprocess, "call", lambda c, **_: called.append(c) or 7)
+    monkeypatch.setitem(scripts.NEEDS, "demo", ())
+    assert invoke("demo", "--quick", "--out", str(tmp_path)).exit_code == 7
+    _, script, *arguments = called[0]
+    assert Path(script).is_file()
+    assert arguments == ["--out", str(tmp_path), "--quick"]
+
+
+def test_scripts_are_found_in_a_wheel_and_in_a_checkout(monkeypatch, tmp_path):
+    assert (scripts.folder("benchmarks") / "bench.py").is_file()
+    package = tmp_path / "src" / "fastact"
+    (package / "_scripts" / "examples").mkdir(parents=True)
+    monkeypatch.setattr(scripts, "PACKAGE", package)
+    assert scripts.folder("examples") == package / "_scripts" / "examples"
+    assert scripts.folder("benchmarks") == tmp_path / "benchmarks"

@@ -1,0 +1,354 @@
+"""fastact.monitor: hand-made nets whose dead units are known."""
+
+import copy
+import gc
+import math
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import fastact
+from fastact._monitor import ELEMENTWISE, is_activation
+
+UNITS, DEAD = 8, 3
+
+
+def layer_with_dead_units(inputs=4, units=UNITS, dead=DEAD, bias=-100.0):
+    """A linear layer whose first few units are at ``bias`` whatever comes in, the others near 0."""
+    layer = nn.Linear(inputs, units)
+    with torch.no_grad():
+        layer.weight[:dead] = 0
+        layer.bias[:dead] = bias
+        layer.bias[dead:] = 0
+    return layer
+
+
+def net(activation, **options):
+    return nn.Sequential(layer_with_dead_units(**options), activation, nn.Linear(UNITS, 2))
+
+
+def train(model, steps=3, shape=(16, 4)):
+    for _ in range(steps):
+        model(torch.randn(shape)).square().mean().backward()
+
+
+def dead_of(record, name="1"):
+    return record.to_dict()["layers"][name]["dead"]
+
+
+@pytest.mark.parametrize("namespace", [nn, fastact.nn], ids=["torch", "fastact"])
+@pytest.mark.parametrize("name", ["ReLU", "ReLU6", "SiLU", "GELU", "Sigmoid", "Tanh", "Hardswish"])
+def test_counts_the_dead_units(namespace, name):
+    model = net(getattr(namespace, name)())
+    with fastact.monitor(model, every=1) as record:
+        train(model)
+    assert record.steps == [0, 1, 2]
+    assert record.to_dict()["layers"]["1"]["units"] == UNITS
+    assert dead_of(record) == [DEAD / UNITS] * 3
+
+
+@pytest.mark.parametrize("name", ["LeakyReLU", "Softsign", "LogSigmoid"])
+def test_what_has_a_slope_is_not_dead(name):
+    model = net(getattr(nn, name)())
+    with fastact.monitor(model, every=1) as record:
+        train(model)
+    assert dead_of(record) == [0.0] * 3
+
+
+def test_the_threshold_is_on_the_slope():
+    model = net(nn.LeakyReLU(0.01))
+    for threshold, share in ((0.009, 0.0), (0.011, DEAD / UNITS)):
+        with fastact.monitor(model, every=1, threshold=threshold) as record:
+            train(model)
+        assert dead_of(record) == [share] * 3
+
+
+def test_a_unit_is_alive_by_one_sample_of_the_window():
+    model = nn.Sequential(nn.ReLU(), nn.Linear(1, 1))
+    with fastact.monitor(model, every=1, window=3) as record:
+        for x in (-1, 1, -1, -1, -1, -1, 1):
+            model(torch.tensor([[-2.0], [float(x)]])).sum().backward()
+    assert dead_of(record, "0") == [1, 0, 0, 0, 1, 1, 0]
+
+
+def test_the_gradient_is_that_of_the_output():
+    model = net(nn.Tanh())
+    x = torch.randn(16, 4)
+    with fastact.monitor(model, every=1) as record:
+        y = model(x)
+        y.square().mean().backward()
+    hidden = model[1](model[0](x)).detach().requires_grad_()
+    model[2](hidden).square().mean().backward()
+    (gradient,) = record.to_dict()["layers"]["1"]["gradient"]
+    assert gradient == pytest.approx(hidden.grad.abs().mean().item(), rel=1e-5)
+
+
+def test_channels_are_the_units_of_images():
+    convolution = nn.Conv2d(3, UNITS, 3)
+    with torch.no_grad():
+        convolution.weight[:DEAD] = 0
+        convolution.bias[:DEAD] = -1
+    model = nn.Sequential(convolution, nn.ReLU())
+    with fastact.monitor(model, every=1) as record:
+        train(model, shape=(4, 3, 6, 6))
+    assert record.to_dict()["layers"]["1"]["units"] == UNITS
+    assert dead_of(record) == [DEAD / UNITS] * 3
+
+
+def test_sequences_have_units_in_their_last_dimension():
+    model = net(nn.ReLU())
+    with fastact.monitor(model, every=1) as record:
+        train(model, shape=(2, 5, 4))
+    assert dead_of(record) == [DEAD / UNITS] * 3
+
+
+def test_every():
+    model = net(nn.ReLU())
+    with fastact.monitor(model, every=3) as record:
+        train(model, 8)
+        model.eval()
+        train(model, 4)  # not looked at, and not counted
+        model.train()
+        train(model, 2)
+    assert record.steps == [0, 3, 6, 9]
+    assert len(dead_of(record)) == 4
+    assert not any(map(math.isnan, record.to_dict()["layers"]["1"]["gradient"]))
+
+
+def test_more_records_than_a_chunk(monkeypatch):
+    monkeypatch.setattr("fastact._monitor.CHUNK", 4)
+    model = net(nn.ReLU())
+    with fastact.monitor(model, every=1) as record:
+        train(model, 11)
+    assert dead_of(record) == [DEAD / UNITS] * 11
+
+
+class Twice(nn.Module):
+    """One activation after two layers, the second of which has dead units."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, UNITS)
+        self.second = layer_with_dead_units(UNITS)
+        self.act = nn.Sigmoid()
+
+    def forward(self, x):
+        return self.act(self.second(self.act(self.first(x))))
+
+
+def test_a_shared_module_is_a_layer_for_each_call():
+    model = Twice()
+    with fastact.monitor(model, every=1) as record:
+        train(model)
+    layers = record.to_dict()["layers"]
+    assert set(layers) == {"act", "act#2"}
+    assert layers["act"]["dead"] == [0.0] * 3
+    assert layers["act#2"]["dead"] == [DEAD / UNITS] * 3
+    assert layers["act"]["gradient"] != layers["act#2"]["gradient"]
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, body, **options):
+        super().__init__()
+        self.body, self.options = body, options
+
+    def forward(self, x):
+        return checkpoint(self.body, x, **self.options) if self.options else self.body(x)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("make", [lambda: net(nn.ReLU()), Twice], ids=["net", "shared"])
+def test_gradient_checkpointing(reentrant, make):
+    body, seen = make(), []
+    for options in ({}, {"use_reentrant": reentrant}):
+        torch.manual_seed(1)
+        model = Checkpointed(copy.deepcopy(body), **options)
+        with fastact.monitor(model, every=1) as record:
+            for _ in range(3):
+                model(torch.randn(16, 4, requires_grad=True)).square().mean().backward()
+        seen.append(record.to_dict())
+    plain, checkpointed = seen
+    assert plain["steps"] == checkpointed["steps"]
+    assert set(plain["layers"]) == set(checkpointed["layers"])
+    for name, layer in plain["layers"].items():
+        other = checkpointed["layers"][name]
+        assert other["dead"] == layer["dead"]
+        if make is Twice and reentrant:
+            assert all(map(math.isnan, other["gradient"]))  # as the documentation says
+        else:
+            assert other["gradient"] == pytest.approx(layer["gradient"])
+
+
+@pytest.mark.parametrize("namespace", [nn, fastact.nn], ids=["torch", "fastact"])
+def test_in_place_modules_and_training_is_unchanged(namespace):
+    models = [net(namespace.ReLU(inplace=True)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    x = torch.randn(16, 4)
+    with fastact.monitor(models[0], every=1) as record:
+        models[0](x).sum().backward()
+    models[1](x).sum().backward()
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+    assert dead_of(record) == [DEAD / UNITS]
+
+
+def test_parameters_of_an_activation_get_no_gradient_from_it():
+    model = net(nn.PReLU(UNITS))
+    with fastact.monitor(model, every=1):
+        y = model(torch.randn(16, 4))
+    assert model[1].weight.grad is None
+    y.sum().backward()
+
+
+def hooks(model):
+    return [
+        h
+        for m in model.modules()
+        for h in (*m._forward_hooks, *m._forward_pre_hooks, *m._backward_hooks)
+    ]
+
+
+def test_hooks_go_also_after_an_exception():
+    model = net(nn.ReLU())
+    record = None
+
+    def fails():
+        nonlocal record
+        with fastact.monitor(model, every=1) as record:
+            train(model, 1)
+            assert hooks(model)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert not hooks(model)
+    train(model, 1)
+    assert record.steps == [0]
+
+
+def test_goes_on_after_a_forward_that_failed():
+    model = net(nn.ReLU())
+    with fastact.monitor(model, every=1) as record:
+        with pytest.raises(RuntimeError, match="shape"):
+            model(torch.randn(2, 5))
+        train(model, 2)
+    assert record.steps == [0, 1, 2]
+    assert dead_of(record)[1:] == [DEAD / UNITS] * 2
+    assert math.isnan(dead_of(record)[0])
+
+
+def test_nothing_is_read_back_while_training():
+    """No item(), no copy to Python: a GPU would be waited for."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Ops(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.names = set()
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.names.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    model = net(nn.ReLU())
+    with fastact.monitor(model, every=1) as record, Ops() as seen:
+        train(model)
+    assert not seen.names & {"_local_scalar_dense", "nonzero", "is_nonzero", "item", "equal"}
+    with Ops() as seen:
+        record.to_dict()
+
+
+def test_the_model_can_go():
+    model = net(nn.ReLU())
+    watch = weakref.ref(model)
+    with fastact.monitor(model, every=1) as record:
+        train(model)
+    del model
+    gc.collect()
+    assert watch() is None
+    assert "1" in str(record)
+
+
+def test_table_dictionary_and_picture(tmp_path):
+    model = nn.Sequential(net(nn.ReLU()), nn.Tanh())
+    with fastact.monitor(model, every=1) as record:
+        assert "no step" in str(record)
+        train(model)
+    lines = str(record).splitlines()
+    assert lines[0] == "fastact.monitor: step 2, 3 recorded"
+    assert lines[2].split()[:3] == ["0.1", str(UNITS), "37.5%"]
+    assert len(lines) == 4
+    figure = record.plot()
+    left, right = figure.axes
+    assert len(left.lines) == len(right.lines) == 2
+    assert list(left.lines[0].get_ydata()) == [DEAD / UNITS] * 3
+    figure.savefig(tmp_path / "dead.png")
+    assert (tmp_path / "dead.png").stat().st_size > 1000
+
+
+def test_half_precision_and_autocast():
+    model = net(nn.ReLU()).bfloat16()
+    with fastact.monitor(model, every=1) as record:
+        model(torch.randn(16, 4, dtype=torch.bfloat16)).sum().backward()
+    assert dead_of(record) == [DEAD / UNITS]
+    model = net(nn.GELU())
+    with fastact.monitor(model, every=1) as record, torch.autocast("cpu", torch.bfloat16):
+        train(model, 1)
+    assert dead_of(record) == [DEAD / UNITS]
+
+
+def test_after_freezing_and_without_gradients():
+    model = net(nn.ReLU()).requires_grad_(False)
+    with fastact.monitor(model, every=1) as record, torch.no_grad():
+        model(torch.randn(16, 4))
+    assert dead_of(record) == [DEAD / UNITS]
+    assert math.isnan(record.to_dict()["layers"]["1"]["gradient"][0])
+
+
+def test_select():
+    class Cube(nn.Module):
+        def forward(self, x):
+            return x.clamp(min=0) ** 3
+
+    model = net(Cube())
+    assert not is_activation(model[1])
+    with fastact.monitor(model, every=1, select=lambda m: isinstance(m, Cube)) as record:
+        train(model)
+    assert dead_of(record) == [DEAD / UNITS] * 3
+
+
+def test_a_negative_slope_is_one():
+    class Negative(nn.Module):
+        def forward(self, x):
+            return torch.where(x > 0, -x, 0.0)
+
+    model = net(Negative())
+    with fastact.monitor(model, every=1, select=lambda m: isinstance(m, Negative)) as record:
+        train(model)
+    assert dead_of(record) == [DEAD / UNITS] * 3
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match="model must be a Module, not function"):
+        fastact.monitor(lambda x: x)
+    with pytest.raises(ValueError, match="every must be at least 1; got 0"):
+        fastact.monitor(net(nn.ReLU()), every=0)
+    with pytest.raises(ValueError, match="window must be at least 1; got -1"):
+        fastact.monitor(net(nn.ReLU()), window=-1)
+    with pytest.raises(ValueError, match="Linear has no module that is an activation"):
+        fastact.monitor(nn.Linear(2, 2))
+    active = fastact.monitor(net(nn.ReLU()))
+    with active, pytest.raises(RuntimeError, match="active already"):
+        active.__enter__()
+
+
+@pytest.mark.parametrize("kind", ELEMENTWISE, ids=lambda k: k.__name__)
+def test_every_kind_is_elementwise(kind):
+    arguments = {nn.Threshold: (0.0, 0.0)}.get(kind, ())
+    model = nn.Sequential(nn.Linear(4, UNITS), kind(*arguments))
+    with fastact.monitor(model, every=1) as record:
+        train(model, 1)
+    assert 0 <= dead_of(record)[0] <= 1

@@ -1,0 +1,294 @@
+"""What replace() leaves, and that nothing else about a module changes."""
+
+import copy
+import functools
+import io
+import pickle
+import warnings
+
+import pytest
+import torch
+import transformers
+import zoo
+from torch import nn
+from transformers import activations
+from transformers.models.llama.modeling_llama import LlamaMLP
+from zoo import Config, fused, timm
+
+import fastact
+
+create_act = timm.layers.create_act
+
+
+class Loud(nn.GELU):
+    def forward(self, input):
+        return super().forward(input) + 1
+
+
+class Quiet(LlamaMLP):
+    pass
+
+
+class SameLines(nn.Module):
+    """Somebody's own copy of the lines of LlamaMLP."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate_proj, self.up_proj = nn.Linear(8, 12), nn.Linear(8, 12)
+        self.down_proj, self.act_fn = nn.Linear(12, 8), nn.SiLU()
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Another name for the argument, and words."""
+        down_proj = self.down_proj(self.act_fn(self.gate_proj(tokens)) * self.up_proj(tokens))
+        return down_proj
+
+
+class OtherLines(SameLines):
+    def forward(self, x):
+        return self.down_proj(self.act_fn(self.up_proj(x)) * self.gate_proj(x) + 0)
+
+
+def test_subclasses_and_others_are_left():
+    model = nn.ModuleDict({"loud": Loud(), "mlp": Quiet(Config()), "own": OtherLines()})
+    x = torch.randn(3, 8)
+    want = [m(x) for m in model.values()]
+    report = fastact.replace(model)
+    assert {(r.name, r.was, r.why) for r in report.left} == {
+        ("loud", "Loud", "derives from torch.nn.GELU"),
+        ("mlp", "Quiet", "a subclass of an MLP that fastact knows"),
+    }
+    assert [r.name for r in report.replaced] == ["mlp.act_fn", "own.act_fn"]
+    torch.testing.assert_close([m(x) for m in model.values()], want)
+
+
+def test_the_same_lines_are_the_same():
+    mlp = SameLines()
+    assert len(fastact.replace(mlp).replaced) == 2
+    assert fused(mlp, torch.randn(3, 8))
+    torch.testing.assert_close(mlp(tokens=torch.ones(8)), mlp(torch.ones(8)))
+
+
+def test_a_forward_of_its_own_is_left():
+    model = nn.Sequential(nn.GELU(), LlamaMLP(Config()))
+    for module in model:
+        module.forward = lambda x: x
+    report = fastact.replace(model)
+    assert [(r.name, r.why) for r in report.left] == [
+        ("0", "this one has a forward of its own"),
+        ("1", "this one has a forward of its own"),
+    ]
+
+
+WHY = f"transformers {transformers.__version__} has another one than fastact knows"
+
+
+def changed(self, x):
+    return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x) * 1.0)
+
+
+def changed_act(self, input):
+    return nn.functional.silu(input) + 0.0
+
+
+def test_unknown_versions_are_left_with_a_warning(monkeypatch):
+    monkeypatch.setattr(LlamaMLP, "forward", changed)
+    monkeypatch.setattr(activations.SiLUActivation, "forward", changed_act)
+    mlp = LlamaMLP(Config())
+    with pytest.warns(UserWarning, match="another one than fastact knows") as caught:
+        report = fastact.replace(mlp)
+    assert not report.replaced
+    assert [(r.name, r.why) for r in report.left] == [
+        ("", WHY),
+        ("act_fn", WHY),
+    ]
+    texts = [str(w.message) for w in caught]
+    assert texts == [
+        f"{name}: {WHY}; it is left as it is. A newer fastact may know it."
+        for name in ("LlamaMLP", "SiLUActivation")
+    ]
+    assert all(w.filename == __file__ for w in caught)
+
+
+def test_a_decorated_forward_is_another(monkeypatch):
+    plain = LlamaMLP.forward
+
+    @functools.wraps(plain)
+    def louder(self, x):
+        return plain(self, x) * 2
+
+    monkeypatch.setattr(LlamaMLP, "forward", louder)
+    with pytest.warns(UserWarning, match="^LlamaMLP: transformers .* has another one"):
+        report = fastact.replace(LlamaMLP(Config()))
+    assert [r.name for r in report.replaced] == ["act_fn"]
+
+
+def test_helpers_and_globals_count_too(monkeypatch):
+    module = create_act.QuickGELU()
+    monkeypatch.setitem(type(module).forward.__globals__, "quick_gelu", lambda x: x)
+    with pytest.warns(UserWarning, match="^QuickGELU: timm .* has another one"):
+        assert not fastact.replace(module).replaced
+    module = create_act.GELU()
+    monkeypatch.setitem(type(module).forward.__globals__, "F", nn)
+    with pytest.warns(UserWarning, match="^GELU: timm .* has another one"):
+        assert not fastact.replace(module).replaced
+
+
+def test_state_counts_too():
+    module = activations.GELUActivation()
+    module.act = torch.sin
+    with pytest.warns(UserWarning, match="^GELUActivation: transformers .* has another one"):
+        assert not fastact.replace(module).replaced
+    module = activations.AccurateGELUActivation()
+    module.precomputed_constant = 1.0
+    with pytest.warns(
+        UserWarning, match="^AccurateGELUActivation: transformers .* has another one"
+    ):
+        assert not fastact.replace(module).replaced
+
+
+def test_without_sources_nothing_is_known(monkeypatch):
+    from fastact._replace import _source
+
+    _source._normal_of.cache_clear()
+    monkeypatch.setattr(_source.inspect, "getsource", lambda _: (_ for _ in ()).throw(OSError))
+    with pytest.warns(UserWarning, match="^SiLUActivation: transformers .* has another one"):
+        assert not fastact.replace(activations.SiLUActivation()).replaced
+    _source._normal_of.cache_clear()
+
+
+# --------------------------------------------------------------------------------------------------
+# The rest of a module
+
+
+def test_shared_modules_and_containers():
+    act = nn.GELU()
+    model = nn.ModuleDict(
+        {"a": nn.Sequential(nn.Linear(4, 4), act), "b": nn.ModuleList([act, nn.SiLU()])}
+    )
+    report = fastact.replace(model)
+    assert [r.name for r in report.replaced] == ["a.1", "b.1"]
+    assert model["a"][1] is act is model["b"][0]
+    assert fastact.restore(model) == 2
+    assert type(act) is nn.GELU
+
+
+def test_hooks_flags_buffers_and_attributes_stay():
+    act = nn.GELU().eval()
+    act.register_buffer("note", torch.ones(2))
+    act.mine = "x"
+    calls = []
+    act.register_forward_pre_hook(lambda m, args: calls.append("before"))
+    act.register_forward_hook(lambda m, args, y: calls.append("after"))
+    act.register_full_backward_hook(lambda m, gi, go: calls.append("backward"))
+    fastact.replace(act)
+    act(torch.randn(3, requires_grad=True) * 1).sum().backward()
+    assert calls == ["before", "after", "backward"]
+    assert (act.training, act.mine, list(act.state_dict())) == (False, "x", ["note"])
+    fastact.restore(act)
+    assert (act.training, act.mine, list(act.state_dict())) == (False, "x", ["note"])
+
+
+def test_functions_in_attributes_are_left():
+    model = nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, activation="gelu"))
+    report = fastact.replace(model)
+    assert [(r.name, r.was, r.why) for r in report.left] == [
+        ("0.activation", "torch.nn.functional.gelu", "a function in an attribute")
+    ]
+    assert model[0].activation is nn.functional.gelu
+
+
+def test_whole_modules_are_saved_and_copied():
+    model = nn.Sequential(nn.Linear(4, 4), nn.GELU("tanh"), activations.SiLUActivation())
+    fastact.replace(model)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    x = torch.randn(2, 4)
+    for other in (
+        torch.load(file, weights_only=False),
+        copy.deepcopy(model),
+        copy.copy(model),
+        pickle.loads(pickle.dumps(model, protocol=2)),
+    ):
+        with zoo.counted() as ops:
+            assert torch.equal(other(x), model(x))
+        assert ops == {"gelu_tanh": 2, "silu": 2}
+    assert fastact.restore(copy.deepcopy(model)) == 2
+    assert fastact.restore(model) == 2
+    assert [type(m) for m in model] == [nn.Linear, nn.GELU, activations.SiLUActivation]
+
+
+def test_compiled_code_notices():
+    model = nn.Sequential(nn.GELU("tanh"), nn.Linear(4, 4))
+    ops = []
+
+    def watch(graph, _):
+        ops.append(sum("fastact" in str(node.target) for node in graph.graph.nodes))
+        return graph
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=watch)
+    x = torch.randn(2, 4)
+    want = compiled(x)
+    fastact.replace(compiled)
+    torch.testing.assert_close(compiled(x), want)
+    fastact.restore(model)
+    assert torch.equal(compiled(x), want)
+    assert len(ops) == 2
+    assert ops[0] == 0
+
+
+def test_a_dry_run_changes_nothing():
+    model = nn.Sequential(nn.GELU(), LlamaMLP(Config()), nn.CrossEntropyLoss())
+    classes = [type(m) for m in model.modules()]
+    dry = fastact.replace(model, dry_run=True)
+    assert [type(m) for m in model.modules()] == classes
+    assert fastact.restore(model) == 0
+    real = fastact.replace(model)
+    assert dry.replaced == real.replaced
+    assert len(real.replaced) == 4
+    assert str(dry).startswith("fastact would replace 4, left 0\n")
+
+
+def test_twice_is_once():
+    model = nn.Sequential(nn.GELU(), fastact.nn.SiLU())
+    classes = [type(m) for m in model]
+    assert len(fastact.replace(model).replaced) == 1
+    again = fastact.replace(model)
+    assert (again.replaced, again.left) == ([], [])
+    assert fastact.restore(model) == 1
+    assert fastact.restore(model) == 0
+    assert [type(m) for m in model] == classes
+
+
+def test_a_class_that_was_changed_since_is_left():
+    act = nn.GELU()
+    fastact.replace(act)
+    act.__class__ = type("Wrapped", (type(act),), {})
+    with pytest.warns(UserWarning, match="has been changed since fastact replaced it, to"):
+        assert fastact.restore(act) == 0
+
+
+def test_the_report_prints_as_a_table():
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(3)), Loud())
+    assert str(fastact.replace(model)).splitlines() == [
+        "fastact replaced 3, left 1",
+        "  count  where  was   now",
+        "  3      *.*    ReLU  fastact.nn.ReLU",
+        "  count  where  left  why",
+        "  1      *      Loud  derives from torch.nn.GELU",
+    ]
+    assert str(fastact.replace(nn.Linear(2, 2))) == "fastact replaced 0, left 0"
+
+
+def test_only_modules():
+    for function in (fastact.replace, fastact.restore):
+        with pytest.raises(TypeError, match="argument 'model' must be a Module, not int"):
+            function(3)
+
+
+def test_no_warning_where_nothing_is_wrong():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for model in zoo.MODELS:
+            fastact.replace(model.build(), dry_run=True)
