@@ -132,15 +132,15 @@ class Session:
     def __init__(self, options: argparse.Namespace) -> None:
         self.rows: list[Row] = []
         self.notes = Notes()
-        self.machine = {**machine(), "gpu": gpu()}
+        self.gpu = gpu()
+        about = machine()
         # A copy of the tree has no history to ask.
-        self.machine["revision"] = self.machine["revision"] or os.environ.get(
-            "FASTACT_REVISION", ""
-        )
+        revision = about["revision"] or os.environ.get("FASTACT_REVISION", "")
+        self.machine = {**about, "revision": revision, "gpu": self.gpu["name"]}
         self.end = perf_counter() + options.seconds
         self.compiling = options.compile_seconds  # what is left for torch.compile
         self.written = perf_counter()
-        name = re.sub(r"[^a-z0-9]+", "-", self.machine["gpu"]["name"].lower()).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", self.gpu["name"].lower()).strip("-")
         self.path: Path = options.out / f"{name}.json"
         self._right: dict[tuple[str, str, str], str] = {}
 
@@ -148,7 +148,7 @@ class Session:
     def results(self) -> Results:
         """So far."""
         made = Results.now(self.rows)
-        return replace(made, machine=self.machine, notes=vars(self.notes))
+        return replace(made, machine=self.machine, notes={"gpu": self.gpu, **vars(self.notes)})
 
     def write(self) -> None:
         """To the file."""
@@ -230,7 +230,7 @@ def chosen(options: argparse.Namespace) -> list[Case]:
 def show(results: Results) -> None:
     """Prints everything; what matters most comes last."""
     print(gpu_report.table(results))
-    about = results.machine["gpu"]
+    about = results.notes["gpu"]
     print(
         f"\n{about['name']}, driver {about.get('driver_version', '?')}, nvcc {about['nvcc']}, "
         f"torch {results.machine['torch']}, fastact {results.machine['revision']}: a copy moves "

@@ -84,7 +84,7 @@ def row(op, family, shape, dtype="bf16", percent=99.0, against=3.0):
     torchs = Contender(spread(against * 1e-3), 1000.0, percent, {})
     where = "x".join(map(str, shape))
     return Row(family, op, dtype, where, list(shape), BOTH, 1, 1, 5, 1000.0,
-               {"compiled": ours, "torch": torchs})  # fmt: skip
+               {"fastact": ours, "torch": torchs})  # fmt: skip
 
 
 def test_targets():
@@ -118,7 +118,8 @@ def test_dry_run(tmp_path):
     results = Results.read(tmp_path / "dry-run.json")
     assert {r.op for r in results.rows} == {"silu", "cross_entropy"}
     assert results.notes["wrong"] == results.notes["failed"] == {}
-    assert {"name", "nvcc", "copy_gbs"} <= set(results.machine["gpu"])
+    assert results.machine["gpu"] == results.notes["gpu"]["name"] == "dry run"
+    assert {"nvcc", "copy_gbs"} <= set(results.notes["gpu"])
     assert gpu_report.summary(results) in ran.stdout
 
 
