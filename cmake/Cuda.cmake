@@ -1,5 +1,6 @@
 # libfastact_cuda: the GPU kernels, where there is an nvcc.
 include(CudaKernels)
+include(OldGlibc)
 
 set(FASTACT_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (where nvcc is found), ON or OFF")
 set(FASTACT_CUDA_ARCHITECTURES 80 86 89 90 100 120 CACHE STRING "The architectures to build for")
@@ -19,6 +20,7 @@ function(fastact_add_cuda_library)
   target_compile_definitions(fastact_cuda PRIVATE USE_CUDA
                              "FASTACT_CUDA_ARCHITECTURES=\"${architectures}\"")
   target_link_libraries(fastact_cuda PRIVATE stable_torch CUDA::cudart_static)
+  fastact_link_old_glibc(fastact_cuda)  # after cudart, which needs it
 
   # torch's stream comes from libtorch_cuda, which a CPU build of torch does not have. Any library of
   # that name does to link against: by the time ours is loaded, torch has loaded its own.

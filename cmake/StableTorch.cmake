@@ -18,4 +18,4 @@ target_compile_definitions(stable_torch INTERFACE TORCH_TARGET_VERSION=0x020a000
 target_link_libraries(stable_torch INTERFACE ${torch_folder}/lib/libtorch_cpu.so)
 set(CMAKE_SKIP_RPATH ON)
 # Loads on systems as old as torch's own wheels do.
-target_sources(stable_torch INTERFACE ${CMAKE_CURRENT_SOURCE_DIR}/csrc/torch/old_systems.cpp)
+target_sources(stable_torch INTERFACE ${CMAKE_CURRENT_LIST_DIR}/../csrc/torch/old_systems.cpp)

@@ -164,7 +164,7 @@ def test_a_torch_that_lacks_a_private_name_answers_alone():
 
 
 def test_a_missing_library_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(_library.CpuLibrary, "_find", staticmethod(lambda: None))
+    monkeypatch.setattr(_library, "find", lambda _: None)
     assert "pip install --no-build-isolation" in (_library.CpuLibrary().error or "")
 
 

@@ -92,7 +92,7 @@ struct Bce {
 enum class Pass { forward, backward, double_backward };
 
 template <class S, Pass pass>
-__global__ void __launch_bounds__(threads_per_block, 1) bce(const BceOperands operands, int64_t numel) {
+__global__ void __launch_bounds__(threads_per_block, 2) bce(const BceOperands operands, int64_t numel) {
   const Bce<S> part(operands, numel);
   if constexpr (pass == Pass::forward) part.forward();
   if constexpr (pass == Pass::backward) part.backward();
