@@ -79,15 +79,19 @@ class Op:
         return partial(function, **self.keywords) if self.keywords else function
 
 
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
 @cache
-def _pool(seed: int) -> Tensor:
-    return torch.randn(2**20, generator=torch.Generator().manual_seed(seed))
+def _pool(seed: int, _: torch.device) -> Tensor:
+    return torch.randn(2**20, generator=_generator(seed))
 
 
 def normal(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
     """Normal numbers; above 2^20 they repeat, as drawing them would take longer than the rest."""
     count = math.prod(shape)
-    pool = _pool(seed).to(dtype)
+    pool = _pool(seed, torch.get_default_device()).to(dtype)
     return pool.repeat(-(-count // pool.numel()))[:count].clone().view(shape)
 
 
@@ -104,8 +108,7 @@ def _halves(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 
 def _logits(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(2)
-    return normal(shape, dtype), torch.randint(shape[1], shape[:1], generator=generator)
+    return normal(shape, dtype), torch.randint(shape[1], shape[:1], generator=_generator(2))
 
 
 def _probabilities(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:

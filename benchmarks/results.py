@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Contender:
     seconds: Spread
     gbs: float  # 10^9 bytes a second, of the bytes that have to be moved at least
     percent_of_copy: float
-    ratios: dict[str, Spread]  # torch's and torch.compile's time over this one's
+    ratios: dict[str, Spread]  # torch's, torch.compile's and Liger's time over this one's
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Row:
             seconds = Spread.of(samples[name])
             gbs = case.bytes / seconds.median * 1e-9
             references: list[str] = [
-                other for other in ("torch", "torch.compile") if other in samples
+                other for other in ("torch", "torch.compile", "liger") if other in samples
             ]
             ratios = {other: ratio(samples, other, name) for other in references}
             contenders[name] = Contender(seconds, gbs, 100 * gbs / copy_gbs, ratios)
@@ -110,6 +110,7 @@ class Results:
     date: str
     machine: dict[str, Any]
     rows: list[Row]
+    notes: dict[str, Any] = field(default_factory=dict)  # what a run on a GPU says beside them
 
     @classmethod
     def now(cls, rows: list[Row]) -> Results:

@@ -1,6 +1,7 @@
 """Fixtures: the backend is always forced, or small tests would test torch against itself."""
 
 import os
+from contextlib import nullcontext
 
 import pytest
 import support
@@ -11,13 +12,19 @@ import fastact
 
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run what needs GiB of memory")
+    parser.addoption("--device", default="cpu", help="where the tests make their tensors")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: needs GiB of memory; run with --run-slow")
+    config.addinivalue_line("markers", "cpu_only: of no meaning with --device cuda")
 
 
 def pytest_collection_modifyitems(config, items):
+    if config.getoption("--device") != "cpu":
+        for item in items:
+            if "cpu_only" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="of the CPU"))
     if config.getoption("--run-slow") or os.environ.get("FASTACT_SLOW") == "1":
         return
     skip = pytest.mark.skip(reason="needs --run-slow or FASTACT_SLOW=1")
@@ -27,10 +34,23 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
-def compiled():
+def compiled(request):
     """Forces the compiled kernels, and gives every test the same numbers."""
     torch.manual_seed(0)
-    with fastact.backend("compiled"):
+    device = request.config.getoption("--device")
+    with fastact.backend("compiled"), nullcontext() if device == "cpu" else torch.device(device):
+        yield
+
+
+@pytest.fixture
+def on_gpu(compiled):
+    """Tensors are made on the GPU; under emulation on the CPU, which then runs the same kernels."""
+    if support.EMULATED:
+        yield
+        return
+    if reason := support.no_gpu():
+        pytest.skip(reason)
+    with torch.device("cuda"):
         yield
 
 
@@ -43,6 +63,8 @@ def backend(request, compiled):
 
 @pytest.fixture(params=support.ISAS)
 def isa(request):
-    """Each instruction set that the machine has."""
+    """Each instruction set that the machine has; a GPU has one."""
+    if request.config.getoption("--device") != "cpu" and request.param != support.ISAS[0]:
+        pytest.skip("of the CPU")
     with support.use_isa(request.param):
         yield request.param

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as TF
+from support import generator
 from torch import Tensor
 
 from fastact import functional as F
@@ -114,8 +115,7 @@ def ours(x: Tensor, target: Tensor, *args: Any, **options: Any) -> tuple[Tensor,
 
 
 def random_like(t: Tensor, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype)
+    return torch.randn(t.shape, generator=generator(seed), dtype=torch.float64).to(t.dtype)
 
 
 def derivatives(function: Any, x: Tensor, grads: Any, v: Any, second: bool) -> list[Tensor]:
@@ -192,16 +192,14 @@ def check(
 
 def make(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 2.0, seed: int = 0):
     """Logits."""
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(dtype)
+    return (torch.randn(shape, generator=generator(seed), dtype=torch.float64) * scale).to(dtype)
 
 
 def targets(x: Tensor, ignored: bool = True, seed: int = 1, ignore_index: int = -100) -> Tensor:
     """Class indices for logits; every third row of several is ignored."""
     dim = class_dim(x)
     shape = [s for d, s in enumerate(x.shape) if d != dim]
-    generator = torch.Generator().manual_seed(seed)
-    target = torch.randint(x.shape[dim], shape, generator=generator)
+    target = torch.randint(x.shape[dim], shape, generator=generator(seed))
     if ignored and target.numel() > 1:
         target.view(-1)[1::3] = ignore_index
     return target
@@ -213,8 +211,7 @@ def probabilities(x: Tensor, seed: int = 3, sharp: float = 1.0) -> Tensor:
 
 
 def weights(classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    generator = torch.Generator().manual_seed(4)
-    return (torch.rand(classes, generator=generator, dtype=torch.float64) + 0.5).to(dtype)
+    return (torch.rand(classes, generator=generator(4), dtype=torch.float64) + 0.5).to(dtype)
 
 
 def layouts(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -281,8 +278,9 @@ APPLY = {
 def operands(family: Any, dtype: torch.dtype = torch.float32) -> list[tuple[Any, tuple[Any, ...]]]:
     """Arguments for every op of a family of softmax or of losses."""
     n, extra = family.tensors, list(APPLY[family.symbol])
-    extra = [t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t for t in extra]
     x = make(3, 4, dtype=dtype)
+    extra = [t.to(x.device) if isinstance(t, Tensor) else t for t in extra]
+    extra = [t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t for t in extra]
     x = x.log_softmax(1).requires_grad_()
     with torch.no_grad():
         outputs = family.forward(x, *extra)

@@ -23,7 +23,7 @@ from torch import Tensor
 import fastact
 from fastact import functional as F
 from fastact._cli.accuracy import EXACT, errors, exact_of, rounded, ulp
-from fastact._library import cpu
+from fastact._library import cpu, cuda
 from fastact._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
 # For the tests, beside what is defined here.
@@ -31,6 +31,17 @@ __all__ = ["ACTIVATIONS", "DTYPES", "EXACT", "GATES", "errors", "exact_of", "rou
 
 ROOT = Path(__file__).parent.parent
 ISAS = cpu().isas
+# tests/emulation: CPU tensors go through the CUDA kernels.
+EMULATED = ISAS == ("emulation",)
+
+
+def no_gpu() -> str | None:
+    """Why the CUDA kernels cannot run here; None where they can."""
+    if not torch.cuda.is_available():
+        return "needs a GPU, or FASTACT_LIBRARY=build/emulation/libfastact_emulated.so"
+    return cuda().error
+
+
 # Another backend with kernels of its own joins where it is installed and written.
 BACKENDS = ["compiled"] + [
     info.name
@@ -297,10 +308,10 @@ def check(case: Case, *tensors: Tensor, name: str = "", want=None, grad=None, v=
 
 def cotangents(case: Case, *tensors: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """An incoming gradient, and gradients of the gradients."""
-    generator = torch.Generator().manual_seed(1)
+    random = generator(1)
 
     def like(t: Tensor) -> Tensor:
-        return torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype)
+        return torch.randn(t.shape, generator=random, dtype=torch.float64).to(t.dtype)
 
     return like(case.split(tensors)[0]), tuple(like(t) for t in tensors)
 
@@ -309,13 +320,22 @@ def cotangents(case: Case, *tensors: Tensor) -> tuple[Tensor, tuple[Tensor, ...]
 # Inputs
 
 
-@cache
+def generator(seed: int) -> torch.Generator:
+    """Of the device that tensors are made on: with --device cuda, and in test_cuda.py, a GPU."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
 def layouts(dtype: torch.dtype) -> dict[str, Tensor]:
     """Tensors of every layout whose first and last dimension are even."""
-    generator = torch.Generator().manual_seed(2)
+    return _layouts(dtype, torch.get_default_device())
+
+
+@cache
+def _layouts(dtype: torch.dtype, _: torch.device) -> dict[str, Tensor]:
+    random = generator(2)
 
     def make(*shape: int) -> Tensor:
-        return (torch.randn(shape, generator=generator, dtype=torch.float64) * 2).to(dtype)
+        return (torch.randn(shape, generator=random, dtype=torch.float64) * 2).to(dtype)
 
     return {
         "contiguous": make(4, 6, 5, 8),

@@ -5,6 +5,7 @@ import threading
 import weakref
 
 import pytest
+import support
 import torch
 from support import CASES, GATED, UNARY, labels
 from torch.autograd import gradcheck, gradgradcheck
@@ -14,8 +15,8 @@ from fastact import functional as F
 
 
 def leaves(case, *shape, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(5)
-    x = [torch.randn(shape, generator=generator, dtype=dtype) * 2 for _ in range(case.tensors)]
+    random = support.generator(5)
+    x = [torch.randn(shape, generator=random, dtype=dtype) * 2 for _ in range(case.tensors)]
     return tuple(t.requires_grad_() for t in x)
 
 

@@ -259,6 +259,7 @@ print(step(n, c), size, n)
 """
 
 
+@pytest.mark.cpu_only
 @pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="allocates differently")
 @pytest.mark.parametrize("shape", [(2000, 20000), (1_000_000, 10)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=describe)

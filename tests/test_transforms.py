@@ -16,10 +16,9 @@ CLOSE = torch.testing.assert_close
 
 
 def tensors(case, *shape):
-    generator = torch.Generator().manual_seed(6)
+    random = support.generator(6)
     return tuple(
-        torch.randn(shape, generator=generator, dtype=torch.float64) * 2
-        for _ in range(case.tensors)
+        torch.randn(shape, generator=random, dtype=torch.float64) * 2 for _ in range(case.tensors)
     )
 
 

@@ -13,7 +13,7 @@ PACKED = [case for case in GATED if case.dim is not None]
 
 def second(x):
     """Another tensor of the layout of x."""
-    random = torch.randn(1000, generator=torch.Generator().manual_seed(3))
+    random = torch.randn(1000, generator=support.generator(3))
     size = x.untyped_storage().nbytes() // x.element_size()
     other = random.repeat(size // 1000 + 1)[:size].to(x.dtype)
     return other.as_strided(x.shape, x.stride(), x.storage_offset())
@@ -175,6 +175,7 @@ def run_and_measure(run):
     return result, sum(max(event.self_cpu_memory_usage, 0) for event in profile.events())
 
 
+@pytest.mark.cpu_only
 def test_halves_are_not_copied():
     """What is allocated while a gated op runs on halves of one buffer is its results."""
     buffer = torch.randn(64, 2048, requires_grad=True)

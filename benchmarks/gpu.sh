@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Builds for the GPU at hand, tests there, and measures: everything in one command, within 9 minutes.
+# usage: benchmarks/gpu.sh          results go to $OUT, or build/gpu
+#
+# Needs a checkout, nvcc, and a python3 with torch, numpy, pytest, scikit-build-core, cmake and ninja;
+# no network, and nothing is installed outside build/. Each part has a time limit, and one that fails
+# does not stop the others. FASTACT_REVISION names the revision where there is no history to ask.
+# GPU=none, with FASTACT_LIBRARY=<path of libfastact_emulated.so>, tries this script without a GPU.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+out=$(mkdir -p "${OUT:-build/gpu}" && cd "${OUT:-build/gpu}" && pwd)
+site=$PWD/build/gpu-site
+seconds=530 factor=1 # for all of it
+[[ ${GPU:-} == none ]] && seconds=5300 factor=10
+python=${PYTHON:-python3}
+export PATH=$PATH:/usr/local/cuda/bin PYTHONPATH=$site PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+summary=()
+
+# part NAME SECONDS COMMAND...: with a log of its own; keeps some time for what follows.
+part() {
+  local name=$1 limit=$(($2 * factor)) begin=$SECONDS status verdict
+  shift 2
+  ((limit > seconds - SECONDS)) && limit=$((seconds - SECONDS))
+  if ((limit < 5)); then
+    summary+=("$(printf '%-22s no time left' "$name")")
+    return 1
+  fi
+  echo "== $name: at most $limit s"
+  timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1
+  status=$?
+  verdict="ok"
+  ((status == 0)) || verdict="FAILED, exit code $status"
+  ((status == 124 || status == 137)) && verdict="STOPPED at its limit"
+  grep -qE '^[0-9]+ skipped in' "$out/$name.log" && verdict="FAILED: everything was skipped"
+  summary+=("$(printf '%-22s %4d s  %s  %s' "$name" $((SECONDS - begin)) "$verdict" \
+    "$(grep -E '^=* ?[0-9]+ (passed|failed|skipped).* in |ERROR SUMMARY|RACECHECK SUMMARY' \
+      "$out/$name.log" | tail -1)")")
+  [[ $verdict == ok ]]
+}
+
+pytest() {
+  "$python" -m pytest -q -p no:cacheprovider --tb=short "$@"
+}
+
+build() {
+  local cuda=ON architecture
+  if [[ ${GPU:-} == none ]]; then
+    cuda=OFF architecture=90
+  else
+    architecture=$("$python" -c "import torch; print('%d%d' % torch.cuda.get_device_capability())") || return
+  fi
+  rm -rf "$site"
+  "$python" -m pip install --no-build-isolation --no-deps --no-index --target "$site" \
+    --config-settings=build-dir=build/gpu-build \
+    --config-settings=cmake.define.FASTACT_CUDA=$cuda \
+    --config-settings=cmake.define.FASTACT_CUDA_ARCHITECTURES="$architecture" . || return
+  "$python" -c "import fastact; print(*fastact.backends(), sep='\n')"
+}
+
+# In several processes, where there is pytest-xdist.
+workers() {
+  "$python" -c "import xdist" 2>/dev/null && echo "-n 6"
+}
+
+cuda_tests() {
+  # shellcheck disable=SC2046
+  pytest $(workers) --run-slow --durations=5 tests/test_cuda.py tests/test_cuda_runtime.py
+}
+
+ordinary_tests() {
+  local device=cuda
+  [[ ${GPU:-} == none ]] && device=cpu
+  # shellcheck disable=SC2046
+  pytest $(workers) --device "$device" --maxfail=50 --durations=5 tests/test_values.py \
+    tests/test_cross_entropy_values.py tests/test_cross_entropy_edges.py tests/test_losses_values.py \
+    tests/test_inplace.py tests/test_cross_entropy_inplace.py
+}
+
+# sanitize TOOL: a row of each kind of plan, and every address. The allocator is off, so that each
+# tensor is an allocation with an end of its own.
+sanitize() {
+  local which="test_every_alignment and (gelu or swiglu) and bfloat16"
+  which+=" or test_cross_entropy and ([8-float32] or [64-bfloat16] or [2049-bfloat16])"
+  which+=" or test_softmax and (-8-float32] or -64-bfloat16] or -512-float32])"
+  which+=" or test_binary_cross_entropy and bfloat16"
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 \
+    "$python" -m pytest -q -p no:cacheprovider -x tests/test_cuda.py -k "$which"
+}
+
+benchmarks() {
+  local left=$((seconds - SECONDS - 25))
+  if [[ ${GPU:-} == none ]]; then
+    "$python" benchmarks/gpu.py --out "$out" --dry-run --ops silu swiglu cross_entropy softmax
+  else
+    "$python" benchmarks/gpu.py --out "$out" --seconds $((left < 220 ? left : 220))
+  fi
+}
+export -f pytest build workers cuda_tests ordinary_tests sanitize benchmarks
+export out site seconds python
+
+run() {
+  part "$1" "$2" bash -c "SECONDS=$SECONDS; ${*:3}"
+}
+
+if run build 175 build; then
+  run tests 110 cuda_tests
+  if command -v compute-sanitizer >/dev/null; then
+    run memcheck 55 sanitize memcheck
+    run racecheck 55 sanitize racecheck
+  fi
+  # Before what may be cut short, the figures: at least three minutes are kept for them.
+  run benchmarks 245 benchmarks
+  run ordinary-tests 100 ordinary_tests
+fi
+
+for log in tests ordinary-tests; do
+  [[ -f $out/$log.log ]] && grep -E "^(FAILED|ERROR) " "$out/$log.log" | cut -c1-160 | head -15
+done
+[[ -f $out/build.log ]] && tail -3 "$out/build.log" | cut -c1-300
+if [[ -f $out/benchmarks.log ]]; then
+  tail -n 400 "$out/benchmarks.log"
+fi
+printf '%s\n' "" "${summary[@]}" "" "written to $out, in $SECONDS s"
+[[ ${summary[*]} != *FAILED* && ${summary[*]} != *STOPPED* && ${summary[*]} != *"no time"* ]]
