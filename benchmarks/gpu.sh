@@ -81,12 +81,12 @@ ordinary_tests() {
 # sanitize TOOL: a row of each kind of plan, and every address. The allocator is off, so that each
 # tensor is an allocation with an end of its own.
 sanitize() {
+  local which="test_every_alignment and (gelu or swiglu) and bfloat16"
+  which+=" or test_cross_entropy and ([8-float32] or [64-bfloat16] or [2049-bfloat16])"
+  which+=" or test_softmax and (-8-float32] or -64-bfloat16] or -512-float32])"
+  which+=" or test_binary_cross_entropy and bfloat16"
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 \
-    "$python" -m pytest -q -p no:cacheprovider -x tests/test_cuda.py -k "
-      (test_every_alignment and (gelu or swiglu) and bfloat16) or
-      (test_cross_entropy and (8-float32 or 64-bfloat16 or 2049-bfloat16)) or
-      (test_softmax and (8-float32 or 64-bfloat16 or 512-float32)) or
-      (test_binary_cross_entropy and bfloat16)"
+    "$python" -m pytest -q -p no:cacheprovider -x tests/test_cuda.py -k "$which"
 }
 
 benchmarks() {
@@ -107,8 +107,8 @@ run() {
 if run build 175 build; then
   run tests 110 cuda_tests
   if command -v compute-sanitizer >/dev/null; then
-    run memcheck 40 sanitize memcheck
-    run racecheck 40 sanitize racecheck
+    run memcheck 55 sanitize memcheck
+    run racecheck 55 sanitize racecheck
   fi
   # Before what may be cut short, the figures: at least three minutes are kept for them.
   run benchmarks 245 benchmarks

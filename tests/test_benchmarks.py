@@ -116,7 +116,7 @@ def test_json(results, tmp_path):
     results.write(path)
     assert Results.read(path) == results
     written = json.loads(path.read_text())
-    assert set(written) == {"version", "date", "machine", "rows"}
+    assert set(written) == {"version", "date", "machine", "rows", "notes"}
     assert {"cpu", "threads", "torch", "fastact", "revision", "backends"} <= set(written["machine"])
     row = written["rows"][1]
     assert (row["op"], row["dtype"], row["where"], row["mode"]) == ("silu", "fp32", "16", BOTH)
