@@ -315,3 +315,20 @@ def test_inplace_backward(chunks, dtype):
             F.cross_entropy(logits, target, inplace_backward=True, **options).backward()
             assert_same([logits], [want])
             assert int(buffer.isnan().sum()) == 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=describe)
+@pytest.mark.parametrize("chunks", [0, 8, 64, 2049])
+def test_nan_with_all_bits_set(chunks, dtype):
+    """What a GPU's arithmetic gives for NaN, also as a logit."""
+    x = rows_of(dtype, chunks)
+    every = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
+    x.view(every)[3, 1] = torch.iinfo(every).max
+    loss, grad = loss_and_gradient(x, targets(x, ignored=False))
+    assert loss[3].isnan()
+    assert grad[3].isnan().any()
+    assert F.softmax(x, 1)[3].isnan().any()
+    y = x.clone().requires_grad_()
+    loss = F.binary_cross_entropy_with_logits(y, torch.ones_like(y), reduction="none")
+    assert loss[3, 1].isnan()
+    assert torch.autograd.grad(loss.sum(), y)[0][3, 1].isnan()

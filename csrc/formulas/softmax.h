@@ -17,40 +17,38 @@ template <>
 struct SoftmaxConstants<float> {
   using Bits = uint32_t;
   static constexpr float infinity = __builtin_inff();
+  static constexpr int lift_bits = 24;
   static constexpr float unlift = 0x1p-24f;
   static constexpr float limit = -103.97f;    // below, exp rounds to 0
   static constexpr float integers = 0x1p23f;  // adding an integer's bits to these gives its sum
   static constexpr float log2e = 1.44269504f;
   static constexpr float round_magic = 0x1.8p23f;
   static constexpr float log2e_low = 1.925963033500935e-8f;
-  // 2^24 2^f for |f| <= 1/2: 1.9e-9
-  static constexpr float exp2[] = {0x1p24f * 1.00000000055f,    0x1p24f * 0.693147205737f,
-                                   0x1p24f * 0.240226468906f,   0x1p24f * 0.0555032877711f,
-                                   0x1p24f * 0.00961848895633f, 0x1p24f * 0.00133999311772f,
-                                   0x1p24f * 0.000153458121613f};
+  // 2^f for |f| <= 1/2: 1.9e-9
+  static constexpr float exp2[] = {1.00000000055f,    0.693147205737f,   0.240226468906f,
+                                   0.0555032877711f,  0.00961848895633f, 0.00133999311772f,
+                                   0.000153458121613f};
   // and for results that are rounded to 16 bits: 2.6e-6
-  static constexpr float exp2_short[] = {0x1p24f * 0.999999261442f, 0x1p24f * 0.693121814743f,
-                                         0x1p24f * 0.240247448315f, 0x1p24f * 0.0559178603406f,
-                                         0x1p24f * 0.0095701018633f};
+  static constexpr float exp2_short[] = {0.999999261442f, 0.693121814743f, 0.240247448315f,
+                                         0.0559178603406f, 0.0095701018633f};
 };
 template <>
 struct SoftmaxConstants<double> {
   using Bits = uint64_t;
   static constexpr double infinity = __builtin_inf();
+  static constexpr int lift_bits = 53;
   static constexpr double unlift = 0x1p-53;
   static constexpr double limit = -745.13;
   static constexpr double integers = 0x1p52;
   static constexpr double log2e = 1.44269504088896340736;
   static constexpr double round_magic = 0x1.8p52;
   static constexpr double log2e_low = 2.0355273740931033e-17;
-  // 2^53 2^f: 3e-18
+  // 2^f: 3e-18
   static constexpr double exp2[] = {
-      0x1p53 * 0.9999999999999999971,     0x1p53 * 0.69314718055994533046,
-      0x1p53 * 0.24022650695910156204,    0x1p53 * 0.055504108664819921605,
-      0x1p53 * 0.0096181291075883352443,  0x1p53 * 0.0013333558146789921722,
-      0x1p53 * 0.00015403530462514432062, 0x1p53 * 0.000015252733489988525649,
-      0x1p53 * 1.321543308967639918e-6,   0x1p53 * 1.0178198021671930844e-7,
-      0x1p53 * 7.0741056135081427963e-9,  0x1p53 * 4.4352827069572771511e-10};
+      0.9999999999999999971,     0.69314718055994533046,     0.24022650695910156204,
+      0.055504108664819921605,   0.0096181291075883352443,   0.0013333558146789921722,
+      0.00015403530462514432062, 0.000015252733489988525649, 1.321543308967639918e-6,
+      1.0178198021671930844e-7,  7.0741056135081427963e-9,   4.4352827069572771511e-10};
 };
 
 // exp(x) for x <= 0, times 2^24 (double: 2^53), so that it is normal where exp(x) is not; 0 where that
@@ -61,21 +59,24 @@ FASTACT_FN T exp_negative_lifted(T x) {
   using C = SoftmaxConstants<T>;
   using Bits = typename C::Bits;
   if constexpr (is_short && has_exp2) return exp2_instruction(fma(x, C::log2e, T(24)));
-  T k_magic = fma(x, C::log2e, C::round_magic);
+  // Its low bits are the biased exponent. As a factor it keeps NaN, which added to the bits it would
+  // not: a GPU's NaN has them all set.
+  constexpr T magic = C::round_magic + T(Constants<T>::bias + C::lift_bits);
+  T k_magic = fma(x, C::log2e, magic);
+  T scale =
+      __builtin_bit_cast(T, Bits(__builtin_bit_cast(Bits, k_magic) << Constants<T>::mantissa_bits));
   T power;
   if constexpr (is_short) {
-    power = polynomial<C::exp2_short>(fma(x, C::log2e, C::round_magic - k_magic));
+    power = polynomial<C::exp2_short>(fma(x, C::log2e, magic - k_magic));
   } else {
-    T f = product_plus<Constants<T>>(x, C::log2e, C::round_magic - k_magic);
+    T f = product_plus<Constants<T>>(x, C::log2e, magic - k_magic);
     f = fma(x, C::log2e_low, f);
     if constexpr (has_exp2 && sizeof(T) == 4)
-      power = exp2_instruction(f) * T(0x1p24);
+      power = exp2_instruction(f);
     else
       power = polynomial<C::exp2>(f);
   }
-  Bits bits = __builtin_bit_cast(Bits, power);
-  bits += Bits(__builtin_bit_cast(Bits, k_magic) << Constants<T>::mantissa_bits);
-  return x < C::limit ? T(0) : __builtin_bit_cast(T, bits);
+  return x < C::limit ? T(0) : power * scale;
 }
 
 // exp(x) for x <= 0.
