@@ -22,33 +22,58 @@ FASTACT_FN int elements_past_boundary(const S* p) {
   return int(uintptr_t(p) % 16 / sizeof(S));
 }
 
-// The chunk that begins at p. Where p is not at a multiple of 16 bytes, the two aligned vectors that
-// hold it are read, and shifted: the second one comes from the first-level cache, and memory is read
-// at full width. It reaches less than 16 bytes past either end.
+// A chunk that does not begin at a multiple of 16 bytes is read as the two aligned vectors that hold
+// it, and shifted: the second one comes from the first-level cache, and memory is read at full width.
+// That reaches less than 16 bytes past either end.
+
+// The aligned vector that holds p's first byte; the next follows it. (Pointer arithmetic: through an
+// integer, the compiler would forget that this is global memory.)
+template <class S>
+__device__ __forceinline__ const uint4* aligned_at(const S* p) {
+  return reinterpret_cast<const uint4*>(p - elements_past_boundary(p));
+}
+
+// The chunk that begins so many bytes into v.
+template <class S>
+__device__ __forceinline__ uint4 shifted_by(unsigned past, uint4 v, uint4 next) {
+  uint32_t w[8] = {v.x, v.y, v.z, v.w, next.x, next.y, next.z, next.w};
+  if (past & 8)
+#pragma unroll
+    for (int i = 0; i < 6; ++i) w[i] = w[i + 2];
+  if (past & 4)
+#pragma unroll
+    for (int i = 0; i < 5; ++i) w[i] = w[i + 1];
+  if constexpr (sizeof(S) > 2) return {w[0], w[1], w[2], w[3]};
+  const unsigned bits = past % 4 * 8;
+  return {__funnelshift_r(w[0], w[1], bits), __funnelshift_r(w[1], w[2], bits),
+          __funnelshift_r(w[2], w[3], bits), __funnelshift_r(w[3], w[4], bits)};
+}
+
+// The chunk that begins at p.
 template <class S>
 __device__ __forceinline__ Chunk<S> load_chunk(const S* p) {
-  const unsigned past = unsigned(uintptr_t(p) % 16);
-  // (Pointer arithmetic: through an integer, the compiler would forget that this is global memory.)
-  const uint4* aligned = reinterpret_cast<const uint4*>(p - past / sizeof(S));
-  uint4 v = *aligned;
-  if (past != 0) {
-    const uint4 next = aligned[1];
-    uint32_t w[8] = {v.x, v.y, v.z, v.w, next.x, next.y, next.z, next.w};
-    if (past & 8)
-#pragma unroll
-      for (int i = 0; i < 6; ++i) w[i] = w[i + 2];
-    if (past & 4)
-#pragma unroll
-      for (int i = 0; i < 5; ++i) w[i] = w[i + 1];
-    if constexpr (sizeof(S) == 2) {
-      const unsigned bits = past % 4 * 8;
-      v = {__funnelshift_r(w[0], w[1], bits), __funnelshift_r(w[1], w[2], bits),
-           __funnelshift_r(w[2], w[3], bits), __funnelshift_r(w[3], w[4], bits)};
-    } else {
-      v = {w[0], w[1], w[2], w[3]};
-    }
-  }
+  const uint4* from = aligned_at(p);
+  uint4 v = from[0];
+  if (const unsigned past = unsigned(uintptr_t(p) % 16); past != 0) v = shifted_by<S>(past, v, from[1]);
   return __builtin_bit_cast(Chunk<S>, v);
+}
+
+// Several chunks, all of whose loads are under way before the first is needed.
+template <class S, int depth>
+__device__ __forceinline__ void load_chunks(const S* const (&p)[depth], Chunk<S> (&chunks)[depth]) {
+  uint4 v[depth];
+#pragma unroll
+  for (int u = 0; u < depth; ++u) v[u] = *aligned_at(p[u]);
+  const unsigned past = unsigned(uintptr_t(p[0]) % 16);  // the same for all
+  if (past != 0) {
+    uint4 next[depth];
+#pragma unroll
+    for (int u = 0; u < depth; ++u) next[u] = aligned_at(p[u])[1];
+#pragma unroll
+    for (int u = 0; u < depth; ++u) v[u] = shifted_by<S>(past, v[u], next[u]);
+  }
+#pragma unroll
+  for (int u = 0; u < depth; ++u) chunks[u] = __builtin_bit_cast(Chunk<S>, v[u]);
 }
 
 // In one piece where p allows it.

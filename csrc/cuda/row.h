@@ -45,7 +45,7 @@ __device__ void for_each_row(const cpu::Rows& rows, const cuda::Plan& plan, cons
 // How many chunks of one tensor a thread asks for before it needs the first: 32 KiB or more for a
 // multiprocessor, as far as 64 registers go.
 template <class S>
-constexpr int in_flight = sizeof(S) == 4 ? 4 : 2;
+constexpr int in_flight = sizeof(S) == 4 ? 3 : 2;
 
 // Calls f(j, a) for runs of elements from j on, `depth` chunks at a time, a[i][k] being element j + k
 // of x[i]; to add something up. Which elements come to which thread, and in which order, does not
@@ -64,31 +64,46 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
     // A shifted load reads up to a chunk less one element past its end, which may be the tensor's;
     // one by one instead, in the same order and by the same thread.
     const int safe = aligned || n - chunks * width >= width - 1 ? chunks : chunks - 1;
-    for (int c = team.rank; c < chunks; c += depth * team.lanes) {
-      Chunk<S> raw[depth][inputs];
+    const auto process = [&](int at, const Chunk<S>(&raw)[inputs]) {
+      T a[inputs][width];
 #pragma unroll
-      for (int u = 0; u < depth; ++u) {
-        const int at = c + u * team.lanes;
-        if (at < safe) {
+      for (int i = 0; i < inputs; ++i)
 #pragma unroll
-          for (int i = 0; i < inputs; ++i) raw[u][i] = load_chunk(x[i] + int64_t(at) * width);
-        } else if (at < chunks) {
-          for (int i = 0; i < inputs; ++i)
+        for (int k = 0; k < width; ++k) a[i][k] = load(raw[i].at[k]);
+      f(at * width, a);
+    };
+    int c = team.rank;
+    if constexpr (depth > 1)
+      for (; c + (depth - 1) * team.lanes < safe; c += depth * team.lanes) {
+        Chunk<S> raw[inputs][depth];
 #pragma unroll
-            for (int k = 0; k < width; ++k) raw[u][i].at[k] = x[i][int64_t(at) * width + k];
+        for (int i = 0; i < inputs; ++i) {
+          const S* from[depth];
+#pragma unroll
+          for (int u = 0; u < depth; ++u) from[u] = x[i] + int64_t(c + u * team.lanes) * width;
+          load_chunks(from, raw[i]);
+        }
+#pragma unroll
+        for (int u = 0; u < depth; ++u) {
+          Chunk<S> one[inputs];
+#pragma unroll
+          for (int i = 0; i < inputs; ++i) one[i] = raw[i][u];
+          process(c + u * team.lanes, one);
         }
       }
+    for (; c < chunks; c += team.lanes) {
+      Chunk<S> raw[inputs];
 #pragma unroll
-      for (int u = 0; u < depth; ++u) {
-        const int at = c + u * team.lanes;
-        if (at >= chunks) continue;
-        T a[inputs][width];
+      for (int i = 0; i < inputs; ++i) {
+        const S* from = x[i] + int64_t(c) * width;
+        if (c < safe) {
+          raw[i] = load_chunk(from);
+        } else {
 #pragma unroll
-        for (int i = 0; i < inputs; ++i)
-#pragma unroll
-          for (int k = 0; k < width; ++k) a[i][k] = load(raw[u][i].at[k]);
-        f(at * width, a);
+          for (int k = 0; k < width; ++k) raw[i].at[k] = from[k];
+        }
       }
+      process(c, raw);
     }
   }
   for (int j = chunks * width + team.rank; j < n; j += team.lanes) {

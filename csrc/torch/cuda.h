@@ -39,7 +39,9 @@ class OnDevice {
 
 template <class Rows>
 void run(cudaError_t (*kernel)(const Rows&, cudaStream_t), const Rows& arguments, const Tensor& on) {
-  STD_TORCH_CHECK(arguments.rows.classes < INT32_MAX, "fastact: expected less than 2^31 classes");
+  // The kernels count in int, and a step beyond the last class must not overflow.
+  STD_TORCH_CHECK(arguments.rows.classes < INT32_MAX - 65536,
+                  "fastact: expected less than 2^31 classes");
   const OnDevice device(on);
   device.check(kernel(arguments, device.stream()));
 }

@@ -151,8 +151,9 @@ class _Problem:
         return number
 
     def shaped(self, row: Tensor) -> Tensor:
-        """Numbers of each row, in shape and dtype of the results."""
-        return row.to(self.compute).view(_row_sizes(self.x))
+        """Numbers of each row, in shape and dtype of the results; an op may give no view."""
+        result = self.x.new_empty(_row_sizes(self.x), dtype=self.compute)
+        return result.copy_(row.view(result.shape))
 
     def planes(self) -> list[int]:
         """Which numbers backward needs."""
@@ -223,7 +224,7 @@ def _cross_entropy_forward(
     nothing = x.new_empty(0, dtype=p.compute)
     lse = p.shaped(number[k.LSE]) if with_lse else nothing
     entropy = p.shaped(number[k.ENTROPY]) if with_entropy else nothing.clone()
-    return loss, lse.clone(), entropy, number[p.planes()].to(p.compute), total
+    return loss, lse, entropy, number[p.planes()].to(p.compute), total
 
 
 def _derivative(
@@ -263,8 +264,8 @@ def _cross_entropy_double_backward(v: Tensor, *args: Any) -> tuple[Tensor, ...]:
     nothing = x.new_empty(0, dtype=p.compute)
     return (
         by_loss.to(p.compute).to(dtype),
-        p.shaped(by_given[1]).clone() if with_lse else nothing,
-        p.shaped(by_given[2]).clone() if p.entropy else nothing.clone(),
+        p.shaped(by_given[1]) if with_lse else nothing,
+        p.shaped(by_given[2]) if p.entropy else nothing.clone(),
         grad,
     )
 

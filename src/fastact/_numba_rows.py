@@ -255,7 +255,7 @@ def softmax_double_backward(
 # --------------------------------------------------------------------------------------------------
 # Cross entropy. `number` has what each row keeps and gives, in this order:
 MAX, REST, MASS, MEAN, LOSS, LSE, ENTROPY, WEIGHT, NUMBERS = range(9)
-# `given` has the gradients of loss, lse and entropy. options: ignore_index, label_smoothing, z_loss,
+# `given` has the gradients of loss, lse, entropy. options: ignore_index, label_smoothing, z_loss,
 # softcap; whether the logits are normalized already, targets indices, weights given, and the
 # entropy is asked for.
 
