@@ -195,13 +195,18 @@ class _Problem:
             grad.copy_(target)
 
 
+def _sum(rows: Tensor) -> Tensor:
+    """NumPy's sum: in one order, whatever the number of threads."""
+    return torch.tensor(rows.numpy().sum(), dtype=torch.float64)
+
+
 def _reduced(
     rows: Tensor, weights: Tensor, reduction: int, shaped: Callable[[Tensor], Tensor]
 ) -> Tensor:
     if reduction == NONE:
         return shaped(rows)
-    total = rows.sum()
-    return total / weights.sum() if reduction == MEAN else total
+    total = _sum(rows)
+    return total / _sum(weights) if reduction == MEAN else total
 
 
 def _loss(problem: _Problem, reduction: int, full_precision: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,7 +215,7 @@ def _loss(problem: _Problem, reduction: int, full_precision: bool) -> tuple[Tens
     number = problem.forward()
     loss = _reduced(number[k.LOSS], number[k.WEIGHT], reduction, problem.shaped)
     dtype = problem.compute if full_precision else problem.x.dtype
-    return loss.to(problem.compute).to(dtype), number[k.WEIGHT].sum().to(problem.compute), number
+    return loss.to(problem.compute).to(dtype), _sum(number[k.WEIGHT]).to(problem.compute), number
 
 
 def _cross_entropy_forward(
@@ -347,7 +352,7 @@ def _bce(
         result = torch.empty_like(like)
         result.as_strided((n,), (1,)).copy_(rows)
     else:
-        total = rows.sum() / n if reduction == MEAN else rows.sum()
+        total = _sum(rows) / n if reduction == MEAN else _sum(rows)
         result = total.to(compute_dtype(x.dtype)).to(x.dtype)
     return result if order == 0 else (result, like)
 

@@ -143,19 +143,19 @@ def _power_of_two(k: Any) -> Any:
 
 
 @_comparing
-def _largest(x: Any, start: int, n: int, stride: int) -> Any:
-    top = load(x[start])
-    for j in range(1, n):
-        z = load(x[start + j * stride])
+def _largest(row: Any) -> Any:
+    top = load(row[0])
+    for j in range(row.size):
+        z = load(row[j])
         top = z if z > top else top
     return top
 
 
 @_summing
-def _rest(x: Any, start: int, n: int, stride: int, top: float) -> Any:
+def _rest(row: Any, top: float) -> Any:
     others, ones = 0.0, 0.0
-    for j in range(n):
-        z = load(x[start + j * stride])
+    for j in range(row.size):
+        z = load(row[j])
         e = exp(z - top)
         others += 0.0 if z == top else e
         ones += 1.0 if z == top else 0.0
@@ -174,21 +174,22 @@ def _cap_slope(x: Any, softcap: float) -> Any:
 
 
 @_kernel
-def _capped(x: Any, start: int, n: int, stride: int, softcap: float, z: Any) -> Any:
+def _gather(x: Any, start: int, n: int, stride: int, softcap: float, z: Any) -> None:
     for j in range(n):
-        z[j] = _cap(load(x[start + j * stride]), softcap)
+        zj = load(x[start + j * stride])
+        z[j] = _cap(zj, softcap) if softcap > 0.0 else zj
 
 
 @_kernel
-def _sums(x: Any, start: int, n: int, stride: int) -> Any:
+def _sums(row: Any) -> Any:
     """The maximum, and the sum of exp(z - max) without the maximum's own term; NaN for none."""
-    if n == 0:
+    if row.size == 0:
         return -np.inf, np.nan
-    top = _largest(x, start, n, stride)
+    top = _largest(row)
     if top == -np.inf or top == np.inf:
         # NaN, as in torch, for a row of nothing but -inf and one with +inf.
         return np.nan, np.nan
-    return top, _rest(x, start, n, stride, top)
+    return top, _rest(row, top)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -198,9 +199,14 @@ def _sums(x: Any, start: int, n: int, stride: int) -> Any:
 @_kernel
 def softmax_forward(x: Any, y: Any, log: bool, rows: Any, begin: int, end: int) -> None:
     _, n, inner = rows
+    z = np.empty(n if inner > 1 else 1, np.float64)
     for r in range(begin, end):
         start = r // inner * n * inner + r % inner
-        top, rest = _sums(x, start, n, inner)
+        if inner > 1:
+            _gather(x, start, n, inner, 0.0, z)
+            top, rest = _sums(z)
+        else:
+            top, rest = _sums(x[start : start + n])
         scale = math.log1p(rest) if log else 1.0 / (1.0 + rest)
         for j in range(n):
             at = start + j * inner
@@ -274,7 +280,8 @@ def cross_entropy_forward(
 ) -> None:  # fmt: skip
     ignore_index, smoothing, z_loss, softcap, normalized, indexed, weighted, entropy = options
     _, n, inner = rows
-    z = np.empty(n if softcap > 0.0 else 1, np.float64)
+    gathered = softcap > 0.0 or inner > 1  # what is not to be read as it lies
+    z = np.empty(n if gathered else 1, np.float64)
     for r in range(begin, end):
         start = r // inner * n * inner + r % inner
         for i in range(NUMBERS):
@@ -283,11 +290,11 @@ def cross_entropy_forward(
             continue
         top, rest, mass, mean, dot = 0.0, 0.0, 0.0, 0.0, 0.0
         if not normalized:
-            if softcap > 0.0:
-                _capped(x, start, n, inner, softcap, z)
-                top, rest = _sums(z, 0, n, 1)
+            if gathered:
+                _gather(x, start, n, inner, softcap, z)
+                top, rest = _sums(z)
             else:
-                top, rest = _sums(x, start, n, inner)
+                top, rest = _sums(x[start : start + n])
         if entropy or smoothing > 0.0 or not indexed:
             for j in range(n):
                 at = start + j * inner
@@ -318,12 +325,9 @@ def cross_entropy_forward(
 
 
 @_kernel
-def _scaled_exponentials(
-    x: Any, grad: Any, start: int, n: int, stride: int, top: float, factor: float
-) -> None:
-    for j in range(n):
-        at = start + j * stride
-        grad[at] = store(grad[at], exp(load(x[at]) - top) * factor)
+def _scaled_exponentials(row: Any, grad: Any, top: float, factor: float) -> None:
+    for j in range(row.size):
+        grad[j] = store(grad[j], exp(load(row[j]) - top) * factor)
 
 
 @_inline
@@ -371,8 +375,9 @@ def cross_entropy_backward(
         raw = load(x[place])  # before it is written over, where the gradient goes to x
         lse = top + math.log1p(rest)
         kappa = u * (own + mass) + lse_grad + 2.0 * z_loss * u * lse
-        if softcap == 0.0 and h == 0.0 and smoothing == 0.0 and indexed:
-            _scaled_exponentials(x, grad, start, n, inner, top, kappa / (1.0 + rest))
+        if softcap == 0.0 and h == 0.0 and smoothing == 0.0 and indexed and inner == 1:
+            part = slice(start, start + n)
+            _scaled_exponentials(x[part], grad[part], top, kappa / (1.0 + rest))
         else:
             for j in range(n):
                 at = start + j * inner
