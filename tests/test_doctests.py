@@ -1,4 +1,4 @@
-"""The examples in the docstrings run; those of README.md and docs/ are run by conftest.py."""
+"""The examples in the docstrings run; those of README.md and docs/ by docs/code_blocks.py."""
 
 import doctest
 
