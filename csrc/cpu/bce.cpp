@@ -54,9 +54,9 @@ struct Bce {
       for (; i + lanes <= end; i += lanes)
         for (int l = 0; l < lanes; ++l) sum.lane[l] += f(i + l);
       for (int l = 0; i < end; ++i, ++l) sum.lane[l] += f(i);
-      double* to = o.sums + 2 * (begin / cpu::bce_part);
-      to[0] = sum.total();
-      to[1] = double(end - begin);
+      double* pair = o.sums + 2 * (begin / cpu::bce_part);
+      pair[0] = sum.total();
+      pair[1] = double(end - begin);
     } else {
 #pragma GCC ivdep
       for (int64_t i = begin; i < end; ++i) put(to, i, f(i));

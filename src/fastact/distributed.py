@@ -111,8 +111,10 @@ def cross_entropy(
         NotImplementedError: the classes of a DTensor are sharded over several dimensions of a mesh.
         TypeError: an argument is not a tensor.
 
-    Example, of one rank; of two, ``torchrun --nproc-per-node 2 example.py`` would start a script
-    in which each rank passes half of the logits and gets the same loss:
+    One rank is in the example; of two, ``torchrun --nproc-per-node 2 example.py`` would start a
+    script in which each rank passes half of the logits and gets the same loss.
+
+    Example:
         >>> import torch, fastact.distributed
         >>> store = torch.distributed.HashStore()
         >>> torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
