@@ -2,8 +2,8 @@
 
     python benchmarks/monitor.py
 
-The networks are those of examples/digits.py. A period of twenty steps is timed, of which
-every=20 records one.
+The networks are those of examples/digits.py. A period of fifty steps is timed, of which
+every=50 records one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 import fastact
 
 BUDGET = Budget(seconds=8, least=9)
-PERIOD = 20
+PERIOD = 50
 
 
 def mlp(*widths: int) -> nn.Module:
@@ -61,17 +61,17 @@ def steps(model: nn.Module, batch: int) -> Call:
 def main() -> None:
     torch.set_num_threads(2)
     print_header()
-    made = table("Time of a step over that without", "network", right=("every=20", "every=1"))
+    made = table("Time of a step over that without", "network", right=("every=50", "every=1"))
     for name, (build, batch) in NETWORKS.items():
         calls = {}
         with ExitStack() as stack:
-            for side, every in (("plain", None), ("every=20", 20), ("every=1", 1)):
+            for side, every in (("plain", None), ("every=50", 50), ("every=1", 1)):
                 model = build()
                 if every is not None:
                     stack.enter_context(fastact.monitor(model, every=every))
                 calls[side] = steps(model, batch)
             samples = in_turns(calls, BUDGET)
-        spreads = [ratio(samples, side, "plain") for side in ("every=20", "every=1")]
+        spreads = [ratio(samples, side, "plain") for side in ("every=50", "every=1")]
         made.add_row(name, *(f"{s.median:.3f} ± {s.noise * s.median:.3f}" for s in spreads))
     stdout.print(made)
 

@@ -208,7 +208,7 @@ class monitor:
         self,
         model: nn.Module,
         *,
-        every: int = 20,
+        every: int = 50,
         window: int = 10,
         threshold: float = 1e-6,
         select: Callable[[nn.Module], bool] = is_activation,
