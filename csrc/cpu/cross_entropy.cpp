@@ -265,7 +265,7 @@ struct CrossEntropy {
     for (int k = 0; k < n; ++k)
       for (int l = 0; l < lanes; ++l) {
         const int r = G::row(l);
-        T e = exp_negative_lifted<G::is_short>(z[k][l] - row.max[r]);
+        T e = exp_negative_lifted<G::is_short, false>(z[k][l] - row.max[r]);
         grad[k][l] = fma(e, row.factor[r], grad[k][l]);
       }
     if (args.grad_entropy)
@@ -324,9 +324,10 @@ struct CrossEntropy {
     S* grad = group.at(args.grad_logits, 0, 0);
     const T max = row.max[0], factor = row.factor[0];
     const int64_t n = classes();
+    // Where a logit is NaN, so are max and factor.
 #pragma GCC ivdep
     for (int64_t j = 0; j < n; ++j)
-      grad[j] = store<S>(exp_negative_lifted<G::is_short>(load(x[j]) - max) * factor);
+      grad[j] = store<S>(exp_negative_lifted<G::is_short, false>(load(x[j]) - max) * factor);
   }
 
   void double_backward_group(double* sums) const {
