@@ -1,5 +1,6 @@
 // The elementwise kernels, one instruction set's. No torch and no STL here (see formulas/macros.h).
 #include "../formulas/families.h"
+#include "elements.h"
 #include "isa.h"
 #include "table.h"
 
@@ -9,55 +10,45 @@ namespace {
 using cpu::GatedKernels;
 using cpu::UnaryKernels;
 
-template <class S>
-FASTACT_FN const S* input(void* const* operands, int i) {
-  return static_cast<const S*>(operands[i]);
-}
-template <class S>
-FASTACT_FN S* output(void* const* operands, int i) {
-  return static_cast<S*>(operands[i]);
+// Applies f to the elements of `ins` operands, for those of the `outs` operands after them.
+template <class S, int ins, int outs, class F>
+FASTACT_FN void map_operands(void* const* operands, int64_t n, const F& f) {
+  const S* x[ins];
+  S* y[outs];
+  for (int k = 0; k < ins; ++k) x[k] = static_cast<const S*>(operands[k]);
+  for (int k = 0; k < outs; ++k) y[k] = static_cast<S*>(operands[ins + k]);
+  map(x, y, n, f);
 }
 
-// Storage type S, arithmetic in Compute<S>, formula F. The loops say "ivdep" because an output may be
-// an input (in-place), element for element.
+// Storage type S, arithmetic in T, which may be wider than what elements are loaded to; formula F.
 template <class S, template <class, class> class Formula>
 struct Unary {
   using T = typename Arithmetic<S, Formula>::T;
   using F = typename Arithmetic<S, Formula>::F;
   using Family = UnaryFamily<F, T>;
+  using E = Compute<S>;
 
   static void forward(void* const* operands, int64_t n, const double* params) {
-    const S* x = input<S>(operands, 0);
-    S* y = output<S>(operands, 1);
     const F f(params);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) y[i] = store<S>(Family::forward(f, T(load(x[i]))));
+    map_operands<S, 1, 1>(operands, n, [&](const E(&x)[1], E(&y)[1]) __attribute__((always_inline)) {
+      y[0] = E(Family::forward(f, T(x[0])));
+    });
   }
 
   static void backward(void* const* operands, int64_t n, const double* params) {
-    const S* grad = input<S>(operands, 0);
-    const S* saved = input<S>(operands, 1);
-    S* grad_x = output<S>(operands, 2);
     const F f(params);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i)
-      grad_x[i] = store<S>(Family::backward(f, T(load(grad[i])), T(load(saved[i]))));
+    map_operands<S, 2, 1>(operands, n, [&](const E(&x)[2], E(&y)[1]) __attribute__((always_inline)) {
+      y[0] = E(Family::backward(f, T(x[0]), T(x[1])));
+    });
   }
 
   static void double_backward(void* const* operands, int64_t n, const double* params) {
-    const S* v = input<S>(operands, 0);
-    const S* grad = input<S>(operands, 1);
-    const S* saved = input<S>(operands, 2);
-    S* grad_grad = output<S>(operands, 3);
-    S* grad_saved = output<S>(operands, 4);
     const F f(params);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) {
-      T by_grad, by_saved;
-      Family::double_backward(f, T(load(v[i])), T(load(grad[i])), T(load(saved[i])), by_grad, by_saved);
-      grad_grad[i] = store<S>(by_grad);
-      grad_saved[i] = store<S>(by_saved);
-    }
+    map_operands<S, 3, 2>(operands, n, [&](const E(&x)[3], E(&y)[2]) __attribute__((always_inline)) {
+      T a, b;
+      Family::double_backward(f, T(x[0]), T(x[1]), T(x[2]), a, b);
+      y[0] = E(a), y[1] = E(b);
+    });
   }
 
   static constexpr UnaryKernels kernels = {forward, backward, double_backward};
@@ -68,52 +59,31 @@ struct Gated {
   using T = typename Arithmetic<S, Formula>::T;
   using F = typename Arithmetic<S, Formula>::F;
   using Family = GatedFamily<F, T>;
+  using E = Compute<S>;
 
   static void forward(void* const* operands, int64_t n, const double* params) {
-    const S* gate = input<S>(operands, 0);
-    const S* up = input<S>(operands, 1);
-    S* y = output<S>(operands, 2);
     const F f(params);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i)
-      y[i] = store<S>(Family::forward(f, T(load(gate[i])), T(load(up[i]))));
+    map_operands<S, 2, 1>(operands, n, [&](const E(&x)[2], E(&y)[1]) __attribute__((always_inline)) {
+      y[0] = E(Family::forward(f, T(x[0]), T(x[1])));
+    });
   }
 
   static void backward(void* const* operands, int64_t n, const double* params) {
-    const S* grad = input<S>(operands, 0);
-    const S* gate = input<S>(operands, 1);
-    const S* up = input<S>(operands, 2);
-    S* grad_gate = output<S>(operands, 3);
-    S* grad_up = output<S>(operands, 4);
     const F f(params);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) {
-      T by_gate, by_up;
-      Family::backward(f, T(load(grad[i])), T(load(gate[i])), T(load(up[i])), by_gate, by_up);
-      grad_gate[i] = store<S>(by_gate);
-      grad_up[i] = store<S>(by_up);
-    }
+    map_operands<S, 3, 2>(operands, n, [&](const E(&x)[3], E(&y)[2]) __attribute__((always_inline)) {
+      T a, b;
+      Family::backward(f, T(x[0]), T(x[1]), T(x[2]), a, b);
+      y[0] = E(a), y[1] = E(b);
+    });
   }
 
   static void double_backward(void* const* operands, int64_t n, const double* params) {
-    const S* v_gate = input<S>(operands, 0);
-    const S* v_up = input<S>(operands, 1);
-    const S* grad = input<S>(operands, 2);
-    const S* gate = input<S>(operands, 3);
-    const S* up = input<S>(operands, 4);
-    S* grad_grad = output<S>(operands, 5);
-    S* grad_gate = output<S>(operands, 6);
-    S* grad_up = output<S>(operands, 7);
     const F f(params);
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) {
-      T by_grad, by_gate, by_up;
-      Family::double_backward(f, T(load(v_gate[i])), T(load(v_up[i])), T(load(grad[i])),
-                              T(load(gate[i])), T(load(up[i])), by_grad, by_gate, by_up);
-      grad_grad[i] = store<S>(by_grad);
-      grad_gate[i] = store<S>(by_gate);
-      grad_up[i] = store<S>(by_up);
-    }
+    map_operands<S, 5, 3>(operands, n, [&](const E(&x)[5], E(&y)[3]) __attribute__((always_inline)) {
+      T a, b, c;
+      Family::double_backward(f, T(x[0]), T(x[1]), T(x[2]), T(x[3]), T(x[4]), a, b, c);
+      y[0] = E(a), y[1] = E(b), y[2] = E(c);
+    });
   }
 
   static constexpr GatedKernels kernels = {forward, backward, double_backward};

@@ -76,12 +76,12 @@ FASTACT_FN Half store<Half>(float x) {
   return y;
 }
 #else
+// The upper half has the result. A NaN needs no care: those that come of bfloat16 operands have 16 low
+// bits of zero, and the sum does not carry.
+FASTACT_FN uint32_t rounded_to_bfloat16(uint32_t bits) { return bits + 0x7fff + ((bits >> 16) & 1); }
 template <>
 FASTACT_FN BFloat16 store<BFloat16>(float x) {
-  uint32_t bits = to_bits(x);
-  // A NaN needs no care: those that come of bfloat16 operands have 16 low bits of zero, and the sum
-  // does not carry.
-  return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+  return {uint16_t(rounded_to_bfloat16(to_bits(x)) >> 16)};
 }
 template <>
 FASTACT_FN Half store<Half>(float x) {
