@@ -19,6 +19,7 @@ from time import perf_counter, perf_counter_ns
 from typing import Protocol
 
 SLICE = 1e-3  # seconds: how long a sample lasts at least
+LARGEST_KEPT = 32 << 20  # bytes: glibc gives larger blocks back at once, always
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,16 @@ class Spread:
         return (self.high - self.low) / (2 * self.median)
 
 
+def age_allocator() -> None:
+    """Brings glibc's allocator to where it is in a program that has run for a while.
+
+    How large a block has to be to get pages of its own, which are zeroed anew each time, and how
+    much free memory is kept, grow with the largest block that was ever freed. Until then what a
+    call costs would depend on what was measured before it.
+    """
+    bytearray(LARGEST_KEPT - 65536)
+
+
 Samples = dict[str, list[float]]
 
 
@@ -118,6 +129,7 @@ def in_turns(calls: Mapping[str, Timed], budget: Budget, shortest: float = SLICE
     order = list(calls)
     shuffle = random.Random(0).shuffle
     samples: Samples = {name: [] for name in order}
+    age_allocator()
     with quiet():
         numbers = {name: call.warm_up(shortest) for name, call in calls.items()}
         end = perf_counter() + budget.seconds

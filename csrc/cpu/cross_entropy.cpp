@@ -132,7 +132,7 @@ struct CrossEntropy {
         const S* x = group.at(args.logits, 0, 0);
         for (int64_t first = 0, n; any && first < classes(); first += n) {
           n = group.part_from(first);
-          exponentials.add_row(n, [&](int64_t j) { return load(x[first + j]); });
+          exponentials.add_row(x + first, n);
         }
       } else {
         for (int64_t first = 0; any && first < classes(); first += G::width)
@@ -323,11 +323,10 @@ struct CrossEntropy {
     const S* x = group.at(args.logits, 0, 0);
     S* grad = group.at(args.grad_logits, 0, 0);
     const T max = row.max[0], factor = row.factor[0];
-    const int64_t n = classes();
     // Where a logit is NaN, so are max and factor.
-#pragma GCC ivdep
-    for (int64_t j = 0; j < n; ++j)
-      grad[j] = store<S>(exp_negative_lifted<G::is_short, false>(load(x[j]) - max) * factor);
+    map({x}, {grad}, classes(), [&](const T(&z)[1], T(&y)[1]) __attribute__((always_inline)) {
+      y[0] = exp_negative_lifted<G::is_short, false>(z[0] - max) * factor;
+    });
   }
 
   void double_backward_group(double* sums) const {

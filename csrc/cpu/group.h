@@ -4,7 +4,7 @@
 #pragma once
 
 #include "../formulas/math.h"
-#include "../formulas/storage.h"
+#include "elements.h"
 #include "rows.h"
 
 namespace fastact {
@@ -62,6 +62,7 @@ template <class S, bool lane_is_row>
 class Group {
  public:
   using T = Compute<S>;
+  using Storage = S;
   // Whether gradients are rounded to 16 bits, and their exponentials need not be exact in float.
   static constexpr bool is_short = sizeof(S) == 2;
   // How many rows a group has; and, for each of them, a number.
@@ -113,7 +114,8 @@ class Group {
     const int64_t n = classes_from(first);
     if constexpr (!lane_is_row) {
       T* flat = &block[0][0];
-      for (int64_t j = 0; j < n; ++j) flat[j] = f(fastact::load(from[j]));
+      widen(from, flat, n);
+      for (int64_t j = 0; j < n; ++j) flat[j] = f(flat[j]);
       for (int64_t j = n; j < (n + lanes - 1) / lanes * lanes; ++j) flat[j] = pad;
       return;
     }
@@ -142,8 +144,7 @@ class Group {
     S* to = at(y, 0, first);
     const int64_t n = classes_from(first);
     if constexpr (!lane_is_row) {
-      const T* flat = &block[0][0];
-      for (int64_t j = 0; j < n; ++j) to[j] = fastact::store<S>(flat[j]);
+      narrow(&block[0][0], to, n);
     } else if (rows_.row_stride != 1) {
       for (int l = 0; l < count; ++l)
         for (int64_t k = 0; k < n; ++k) to[l * rows_.row_stride + k] = fastact::store<S>(block[k][l]);

@@ -39,10 +39,15 @@ struct Exponentials {
     add(z, n, [] {});
   }
 
-  // Adds n elements z(j) of one row.
-  template <class Z>
-  void add_row(int64_t n, const Z& z) {
-    add_elements(n, z, [] {});
+  // Adds n elements of one row, no more than two blocks.
+  void add_row(const typename G::Storage* x, int64_t n) {
+    if constexpr (G::is_short) {
+      alignas(64) T z[2 * sizeof(Block<T>) / sizeof(T)];
+      widen(x, z, n);
+      add_elements(n, [&](int64_t j) { return z[j]; }, [] {});
+    } else {
+      add_elements(n, [&](int64_t j) { return load(x[j]); }, [] {});
+    }
   }
 
   // Sums up the lanes of each row; sum_j exp(z_j) = exp(max) (1 + rest) from here on.
@@ -53,7 +58,7 @@ struct Exponentials {
     for (int r = 0; r < G::rows; ++r) {
       // A row of nothing but -inf, or one with +inf, has no softmax: NaN, as in torch.
       max[r] = max[r] - max[r] == T(0) ? max[r] : T(0) * infinity;
-      rest[r] += ones[r] - T(1);
+      rest[r] += ones[r] - T(1) + T(0) * max[r];
     }
   }
 
@@ -84,13 +89,14 @@ struct Exponentials {
     }
     empty_ = false;
 
-    Lanes<T> sum, equal;
-    fill(sum, T(0));
-    fill(equal, T(0));
+    // With the maximum's own terms and without: their number is the difference, to the nearest integer.
+    Lanes<T> all, others;
+    fill(all, T(0));
+    fill(others, T(0));
     const auto add = [&](int l, T zj, bool counts) {
-      const bool is_max = zj == shift[G::row(l)];
-      sum[l] += counts && !is_max ? exp_negative_lifted(zj - shift[G::row(l)]) : T(0);
-      equal[l] += counts && is_max ? T(1) : T(0);
+      const T top = shift[G::row(l)], e = exp_negative_lifted<G::is_short>(zj - top);
+      all[l] = counts ? all[l] + e : all[l];
+      others[l] = counts && zj != top ? others[l] + e : others[l];
     };
     const int64_t whole = n / lanes * lanes;
     for (int64_t j = 0; j < whole; j += lanes)
@@ -100,8 +106,9 @@ struct Exponentials {
     else if (whole < n)
       for (int l = 0; l < lanes; ++l) add(l, z(n - lanes + l), n - lanes + l >= whole);
     for (int l = 0; l < lanes; ++l) {
-      others_[l] += sum[l] * SoftmaxConstants<T>::unlift;
-      ones_[l] += equal[l];
+      using C = Constants<T>;
+      others_[l] += others[l] * SoftmaxConstants<T>::unlift;
+      ones_[l] += ((all[l] - others[l]) * SoftmaxConstants<T>::unlift + C::round_magic) - C::round_magic;
     }
   }
 

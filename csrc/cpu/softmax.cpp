@@ -31,7 +31,8 @@ struct RowsInLanes {
       for (int64_t first = 0; first < args.rows.classes; first += G::width) {
         group.load(z, args.inputs[0], first, -sum.infinity);
         for (int k = 0; k < group.steps_from(first); ++k)
-          for (int l = 0; l < lanes; ++l) z[k][l] = F::value(z[k][l] - sum.max[l], scale[l]);
+          for (int l = 0; l < lanes; ++l)
+            z[k][l] = F::template value<G::is_short>(z[k][l] - sum.max[l], scale[l]);
         group.store(args.outputs[0], first, z);
       }
     }
@@ -120,12 +121,13 @@ struct WholeRows {
       Exponentials<G> sum;
       for (int64_t first = 0, n; first < classes; first += n) {
         n = group.part_from(first);
-        sum.add_row(n, [&](int64_t j) { return load(x[first + j]); });
+        sum.add_row(x + first, n);
       }
       sum.finish();
       const T max = sum.max[0], scale = F::scale(sum.rest[0]);
-#pragma GCC ivdep
-      for (int64_t j = 0; j < classes; ++j) y[j] = store<S>(F::value(load(x[j]) - max, scale));
+      map({x}, {y}, classes, [&](const T(&z)[1], T(&p)[1]) __attribute__((always_inline)) {
+        p[0] = F::template value<G::is_short>(z[0] - max, scale);
+      });
     }
   }
 
@@ -136,10 +138,10 @@ struct WholeRows {
       const S* grad = group.at(args.inputs[0], 0, 0);
       const S* y = group.at(args.inputs[1], 0, 0);
       S* grad_x = group.at(args.outputs[0], 0, 0);
-      const T sum = total(group, [&](int64_t j) { return F::pulled(load(grad[j]), load(y[j])); });
-#pragma GCC ivdep
-      for (int64_t j = 0; j < classes; ++j)
-        grad_x[j] = store<S>(F::backward(load(grad[j]), load(y[j]), sum));
+      const T sum = total(group, grad, y, F::pulled);
+      map({grad, y}, {grad_x}, classes,
+                   [&](const T(&a)[2], T(&b)[1])
+                       __attribute__((always_inline)) { b[0] = F::backward(a[0], a[1], sum); });
     }
   }
 
@@ -152,23 +154,30 @@ struct WholeRows {
       const S* y = group.at(args.inputs[2], 0, 0);
       S* grad_grad = group.at(args.outputs[0], 0, 0);
       S* grad_y = group.at(args.outputs[1], 0, 0);
-      const T v_sum = total(group, [&](int64_t j) { return F::pushed(load(v[j]), load(y[j])); });
-      const T grad_sum = total(group, [&](int64_t j) { return F::pulled(load(grad[j]), load(y[j])); });
-#pragma GCC ivdep
-      for (int64_t j = 0; j < classes; ++j) {
-        const T vj = load(v[j]), gj = load(grad[j]), yj = load(y[j]);
-        grad_grad[j] = store<S>(F::forward_mode(vj, yj, v_sum));
-        grad_y[j] = store<S>(F::by_saved(vj, gj, yj, grad_sum, v_sum));
-      }
+      const T v_sum = total(group, v, y, F::pushed), grad_sum = total(group, grad, y, F::pulled);
+      map({v, grad, y}, {grad_grad, grad_y}, classes,
+                   [&](const T(&a)[3], T(&b)[2]) __attribute__((always_inline)) {
+                     b[0] = F::forward_mode(a[0], a[2], v_sum);
+                     b[1] = F::by_saved(a[0], a[1], a[2], grad_sum, v_sum);
+                   });
     }
   }
 
+  // The sum of term(a, b) over the row.
   template <class Term>
-  static T total(const G& group, const Term& term) {
+  static T total(const G& group, const S* a, const S* b, const Term& term) {
     Lanes<T> sums;
     fill(sums, T(0));
-    for (int64_t first = 0, n; (n = group.part_from(first)) > 0; first += n)
-      add_terms(sums, n, [&](int64_t j) { return term(first + j); });
+    for (int64_t first = 0, n; (n = group.part_from(first)) > 0; first += n) {
+      if constexpr (G::is_short) {
+        alignas(64) T p[2 * sizeof(Block<T>) / sizeof(T)], q[2 * sizeof(Block<T>) / sizeof(T)];
+        widen(a + first, p, n);
+        widen(b + first, q, n);
+        add_terms(sums, n, [&](int64_t j) { return term(p[j], q[j]); });
+      } else {
+        add_terms(sums, n, [&](int64_t j) { return term(load(a[first + j]), load(b[first + j])); });
+      }
+    }
     T result[1];
     G::sum(sums, result);
     return result[0];

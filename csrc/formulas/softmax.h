@@ -146,9 +146,13 @@ struct SoftCap {
 // derivatives are sums over a row and then a map over it. In the formulas y is the saved output.
 template <class T>
 struct Softmax {
-  FASTACT_FN static T scale(T rest) { return T(1) / (T(1) + rest); }
-  FASTACT_FN static T value(T d, T scale) { return exp_negative(d) * scale; }  // of d = z - max
-  FASTACT_FN static T pulled(T grad, T y) { return grad * y; }                 // what backward sums
+  FASTACT_FN static T scale(T rest) { return SoftmaxConstants<T>::unlift / (T(1) + rest); }
+  // Of d = z - max. Where z is NaN, so is scale.
+  template <bool is_short = false>
+  FASTACT_FN static T value(T d, T scale) {
+    return exp_negative_lifted<is_short, false>(d) * scale;
+  }
+  FASTACT_FN static T pulled(T grad, T y) { return grad * y; }  // what backward sums
   FASTACT_FN static T backward(T grad, T y, T sum) { return y * (grad - sum); }
   FASTACT_FN static T pushed(T v, T y) { return v * y; }  // what forward mode sums
   FASTACT_FN static T forward_mode(T v, T y, T sum) { return y * (v - sum); }
@@ -161,7 +165,10 @@ struct Softmax {
 template <class T>
 struct LogSoftmax {
   FASTACT_FN static T scale(T rest) { return log1p(rest); }
-  FASTACT_FN static T value(T d, T scale) { return d - scale; }
+  template <bool is_short = false>
+  FASTACT_FN static T value(T d, T scale) {
+    return d - scale;
+  }
   FASTACT_FN static T pulled(T grad, T) { return grad; }
   FASTACT_FN static T backward(T grad, T y, T sum) {
     T p = exp_negative(y);
