@@ -1,4 +1,4 @@
-"""Softmax and the losses in Numba: tensors in, tensors out; the loops are in _numba_rows.py."""
+"""Softmax and the losses in Numba: tensors in, tensors out; the loops are in the files beside."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from . import _numba
 from ._compositions import class_dim, compute_dtype
 from ._library import NAMESPACES, library
 from ._losses import MEAN, NONE, _logits_like, _row_sizes
+from ._numba import array
 from ._pointwise import empty_like
 from ._registry import DTYPES
 
@@ -21,17 +22,25 @@ _NAMESPACE = NAMESPACES["numba"]
 _NOTHING = torch.empty(0, dtype=torch.float64)
 
 
-def _kernels() -> Any:
-    from . import _numba_rows  # imports Numba
+# Modules that import Numba.
+
+
+def _softmax_kernels() -> Any:
+    from . import _numba_rows
 
     return _numba_rows
 
 
-def _array(flat: Tensor) -> Any:
-    """As NumPy, of 16 bits as the integers that _numba_rows.load tells apart."""
-    if flat.dtype is torch.bfloat16:
-        return flat.view(torch.uint16).numpy()
-    return (flat.view(torch.int16) if flat.dtype is torch.float16 else flat).numpy()
+def _kernels() -> Any:
+    from . import _numba_cross_entropy
+
+    return _numba_cross_entropy
+
+
+def _bce_kernels() -> Any:
+    from . import _numba_bce
+
+    return _numba_bce
 
 
 def _check(op: str, *tensors: Tensor) -> None:
@@ -63,11 +72,11 @@ class _Rows:
     def of(self, t: Tensor) -> Any:
         """A tensor with its elements where x has them, flat."""
         if self.like.numel() == 0:
-            return _array(t.new_empty(0))
+            return array(t.new_empty(0))
         x = self.like
         if x.is_contiguous():
-            return _array(t.contiguous().view(-1))
-        return _array(t.movedim(self.dim, -1).contiguous().view(-1))
+            return array(t.contiguous().view(-1))
+        return array(t.movedim(self.dim, -1).contiguous().view(-1))
 
     def run(self, kernel: Any, *args: Any) -> None:
         """Calls the kernel for all rows, in parallel."""
@@ -92,7 +101,7 @@ def _softmax(log: bool) -> tuple[Callable[..., Any], ...]:
         rows = _Rows(x.contiguous(), dim)
         if x.numel():
             operands = (rows.of(t) for t in (*(t.contiguous() for t in inputs), *results))
-            rows.run(getattr(_kernels(), kernel), *operands, log)
+            rows.run(getattr(_softmax_kernels(), kernel), *operands, log)
         return results[0] if outputs == 1 else tuple(results)
 
     return (
@@ -137,7 +146,7 @@ class _Problem:
             raise RuntimeError(f"{_NAMESPACE}::cross_entropy: expected a weight for each class")
         self.has_mass = smoothing > 0 or not self.indexed
         weights = _NOTHING if weight is None else weight.double().contiguous()
-        probabilities = _array(q) if self.indexed else self.rows.of(q)
+        probabilities = array(q) if self.indexed else self.rows.of(q)
         self.operands = (self.rows.of(x), labels.numpy(), probabilities, weights.numpy())
         self.options = (
             ignore_index, float(smoothing), float(z_loss), float(softcap), normalized,
@@ -262,7 +271,7 @@ def _cross_entropy_double_backward(v: Tensor, *args: Any) -> tuple[Tensor, ...]:
     by_given = torch.zeros(4, p.rows.count, dtype=torch.float64)
     p.rows.run(
         _kernels().cross_entropy_double_backward, p.rows.of(v), *p.operands, number, given,
-        by_given.numpy(), p.rows.of(grad) if any_grad else _array(grad), any_grad, p.options,
+        by_given.numpy(), p.rows.of(grad) if any_grad else array(grad), any_grad, p.options,
     )  # fmt: skip
     by_loss = _reduced(by_given[0], by_given[3], reduction, p.shaped)
     dtype = p.compute if full_precision else x.dtype
@@ -320,9 +329,9 @@ def _bce(
 
     def flat(t: Tensor | None) -> Any:
         if t is None:
-            return _array(x.new_empty(0))
+            return array(x.new_empty(0))
         t = t if t.stride() == like.stride() else torch.empty_like(like).copy_(t)
-        return _array(t.as_strided((t.numel(),), (1,)))
+        return array(t.as_strided((t.numel(),), (1,)))
 
     n = x.numel()
     args: list[Any] = []
@@ -341,8 +350,8 @@ def _bce(
     if order != 1:
         args.append(rows.numpy())
     if order > 0:
-        args.append(_array(like.as_strided((n,), (1,))))
-    k = _kernels()
+        args.append(array(like.as_strided((n,), (1,))))
+    k = _bce_kernels()
     kernel = (k.bce_forward, k.bce_backward, k.bce_double_backward)[order]
     if n:
         _numba.run_parts(n, 1, lambda begin, end: kernel(*args, begin, end))
