@@ -21,13 +21,16 @@ from typing import Any
 
 import numba
 
-# The class that knows how machine code is taken out of a process and put into another, and where
-# there is a folder for it (NUMBA_CACHE_DIR, __pycache__, the user's). None of its names is public:
-# where they change, kernels are compiled in each process.
+# How machine code is taken out of a process and put into another, and which folder is for it
+# (NUMBA_CACHE_DIR, __pycache__, the user's). None of this is public: where it changes, kernels are
+# compiled in each process.
 try:
-    from numba.core.caching import FunctionCache
-except ImportError:
-    FunctionCache = None
+    from numba.core import caching, serialize
+
+    _FunctionCache: Any = caching.FunctionCache
+    _dumps: Any = serialize.dumps
+except (ImportError, AttributeError):
+    _FunctionCache = object
 
 Jit = Callable[..., Any]
 
@@ -79,7 +82,7 @@ def _stamp(made_of: tuple[Any, ...]) -> bytes:
 
 
 class _File:
-    """A folder with one file for each kernel, signature and processor, replaced as a whole.
+    """One file for each kernel, signature and processor, replaced as a whole.
 
     Numba's index of several files may name what another process has just replaced.
     """
@@ -104,19 +107,17 @@ class _File:
             handle, temporary = tempfile.mkstemp(dir=self._folder)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(numba.core.serialize.dumps((self._stamp, data)))
+                    file.write(_dumps((self._stamp, data)))
                 Path(temporary).replace(self._path(key))
             except OSError:
                 Path(temporary).unlink(missing_ok=True)
                 raise
 
 
-if FunctionCache is not None:
+class _DiskCache(_FunctionCache):  # type: ignore[misc]
+    def __init__(self, function: Any, stamp: bytes) -> None:
+        super().__init__(function)  # RuntimeError: no folder to write to
+        self._cache_file = _File(self.cache_path, f"fastact.{function.__name__}", stamp)
 
-    class _DiskCache(FunctionCache):  # type: ignore[misc]
-        def __init__(self, function: Any, stamp: bytes) -> None:
-            super().__init__(function)  # RuntimeError: no folder to write to
-            self._cache_file = _File(self.cache_path, f"fastact.{function.__name__}", stamp)
-
-        def _index_key(self, sig: Any, codegen: Any) -> Any:
-            return sig, codegen.magic_tuple()
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return sig, codegen.magic_tuple()

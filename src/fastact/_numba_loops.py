@@ -23,11 +23,12 @@ def _scaled(zero_wins: bool) -> Any:
 
 def _compile(loop: Any, row: Activation, kind: str, double: bool) -> Any:
     flags = (row.zero_wins, row.saves_output is not None)
-    return kernel(loop, f"{row.name}_{kind}_{'double' if double else 'single'}", (row.formula, flags))
+    name = f"{row.name}_{kind}_{'double' if double else 'single'}"
+    return kernel(loop, name, (row.formula, flags))
 
 
 def unary(row: Activation, order: int, double: bool) -> Any:
-    """The kernel of an order of derivative, or in place, of one operand; for float64 or the rest."""
+    """The kernel of an order of derivative, or in place, of one operand; in float64 to its end."""
     value, slope, curvature = map(inline, row.formula(vocabulary(double)))
     scaled = _scaled(row.zero_wins)
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numba import types
 from numba.extending import overload
 
 from ._numba_jit import inline
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "forceinline": True}
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "forceinline": True}
 
 
 def load(x: Any) -> Any:

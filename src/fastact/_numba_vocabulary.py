@@ -29,7 +29,6 @@ _MILLS_DEN = (
 )  # fmt: skip
 
 
-
 @cache
 def vocabulary(double: bool) -> Any:
     """The functions of a formula for one float64, branch-free, so that loops over them vectorise.
