@@ -1,9 +1,5 @@
 """The tests of softmax and of the losses once more, over Numba's kernels."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import test_cross_entropy_autograd
 import test_cross_entropy_edges
@@ -40,24 +36,3 @@ def numba(compiled):
 @pytest.fixture
 def isa():
     """Numba compiles for the machine at hand."""
-
-
-def test_the_next_process_does_not_compile(tmp_path):
-    code = (
-        "import torch, fastact\n"
-        "from fastact import _numba_cross_entropy as rows\n"
-        "with fastact.backend('numba'):\n"
-        "    x = torch.randn(4, 10, requires_grad=True)\n"
-        "    fastact.functional.cross_entropy(x, torch.arange(4)).backward()\n"
-        "kernels = rows.cross_entropy_forward, rows.cross_entropy_backward\n"
-        "print(sum(sum(k.stats.cache_misses.values()) for k in kernels))"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    misses = [
-        subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True,
-            check=True,
-        ).stdout.split()[-1]
-        for _ in range(2)
-    ]  # fmt: skip
-    assert misses == ["2", "0"]
