@@ -28,6 +28,7 @@ ORDER = (
     "_numba_cross_entropy",
     "_numba_bce",
     "_numba",
+    "_numba_operands",
     "_numba_losses",
     "_autograd",
     "_backend",

@@ -1,4 +1,4 @@
-"""What Numba compiled is kept on disk: for the next process, and for nothing that it does not fit."""
+"""What Numba compiled is kept on disk for the next process, as long as the sources are the same."""
 
 import os
 import shutil

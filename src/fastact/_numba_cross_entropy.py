@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._numba_jit import CONTRACT, inline, kernel, part
-from ._numba_rows import cap, cap_slope, exp, gather, sums
+from ._numba_rows import cap_slope, exp, gather, logit, sums
 from ._numba_storage import load, store
 from ._numba_vocabulary import vocabulary
 
@@ -54,8 +54,7 @@ def cross_entropy_forward(
         if entropy or smoothing > 0.0 or not indexed:
             for j in range(n):
                 at = start + j * inner
-                zj = load(x[at])
-                d = (cap(zj, softcap) if softcap > 0.0 else zj) - top
+                d = logit(x[at], softcap) - top
                 if entropy:
                     mean += exp(d) * (LIMIT if d < LIMIT else d)
                 if smoothing > 0.0 or not indexed:
@@ -70,8 +69,7 @@ def cross_entropy_forward(
         loss = mass * log_sum - dot + z_loss * lse * lse
         number[WEIGHT, r] = 1.0
         if indexed:
-            own = load(x[start + target[r] * inner])
-            own = cap(own, softcap) if softcap > 0.0 else own
+            own = logit(x[start + target[r] * inner], softcap)
             w = weight[target[r]] if weighted else 1.0
             loss += (1.0 - smoothing) * w * (log_sum + (top - own))
             number[WEIGHT, r] = w
@@ -128,7 +126,9 @@ def cross_entropy_backward(
         if normalized:
             grad[place] = store(grad[place], -u * own)
             continue
-        raw = load(x[place])  # before it is written over, where the gradient goes to x
+        # Before it is written over, where the gradient goes to x.
+        own_slope = cap_slope(load(x[place]), softcap) if softcap > 0.0 else 1.0
+        own_d = logit(x[place], softcap) - top
         lse = top + math.log1p(rest)
         kappa = u * (own + mass) + lse_grad + 2.0 * z_loss * u * lse
         if softcap == 0.0 and h == 0.0 and smoothing == 0.0 and indexed and inner == 1:
@@ -137,9 +137,8 @@ def cross_entropy_backward(
         else:
             for j in range(n):
                 at = start + j * inner
-                zj = load(x[at])
-                slope = cap_slope(zj, softcap) if softcap > 0.0 else 1.0
-                d = (cap(zj, softcap) if softcap > 0.0 else zj) - top
+                slope = cap_slope(load(x[at]), softcap) if softcap > 0.0 else 1.0
+                d = logit(x[at], softcap) - top
                 a = 0.0
                 if smoothing > 0.0 or not indexed:
                     a = _coefficient(
@@ -147,10 +146,8 @@ def cross_entropy_backward(
                     )
                 grad[at] = store(grad[at], _by_z(d, rest, u, kappa, h, mean, a) * slope)
         if indexed:
-            d = (cap(raw, softcap) if softcap > 0.0 else raw) - top
-            slope = cap_slope(raw, softcap) if softcap > 0.0 else 1.0
-            g = _at_target(d, rest, u, kappa, own, smoothing / n * w, h, mean)
-            grad[place] = store(grad[place], g * slope)
+            g = _at_target(own_d, rest, u, kappa, own, smoothing / n * w, h, mean)
+            grad[place] = store(grad[place], g * own_slope)
 
 
 @kernel
@@ -178,15 +175,13 @@ def cross_entropy_double_backward(
         # y = v dz/dx, counted from its value at the target: the loss depends on differences only.
         origin = 0.0
         if indexed:
-            raw = load(x[start + label * inner])
-            slope = cap_slope(raw, softcap) if softcap > 0.0 else 1.0
+            slope = cap_slope(load(x[start + label * inner]), softcap) if softcap > 0.0 else 1.0
             origin = load(v[start + label * inner]) * slope
         y_mean, covariance, dot = 0.0, 0.0, 0.0
         for j in range(n):
             at = start + j * inner
-            zj = load(x[at])
-            slope = cap_slope(zj, softcap) if softcap > 0.0 else 1.0
-            d = (cap(zj, softcap) if softcap > 0.0 else zj) - top
+            slope = cap_slope(load(x[at]), softcap) if softcap > 0.0 else 1.0
+            d = logit(x[at], softcap) - top
             y = load(v[at]) * slope - origin
             p = exp(d) / (1.0 + rest)
             y_mean += 0.0 if p == 0.0 else p * y
@@ -203,9 +198,8 @@ def cross_entropy_double_backward(
             continue
         for j in range(n):
             at = start + j * inner
-            zj = load(x[at])
-            slope = cap_slope(zj, softcap) if softcap > 0.0 else 1.0
-            d = (cap(zj, softcap) if softcap > 0.0 else zj) - top
+            slope = cap_slope(load(x[at]), softcap) if softcap > 0.0 else 1.0
+            d = logit(x[at], softcap) - top
             p = exp(d) / (1.0 + rest)
             centred = load(v[at]) * slope - origin - y_mean
             of_entropy = (d - mean + 1.0) * centred - covariance

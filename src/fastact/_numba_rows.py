@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._numba_jit import CONTRACT, inline, kernel, part
-from ._numba_storage import load, store
+from ._numba_storage import load, rounded, store
 from ._numba_vocabulary import vocabulary
 
 exp, tanh = vocabulary(double=True).exp, vocabulary(double=True).tanh
@@ -49,8 +49,13 @@ def _rest(row: Any, top: float) -> Any:
 
 
 @inline
-def cap(x: Any, softcap: float) -> Any:
-    return softcap * tanh(x / softcap)
+def logit(element: Any, softcap: float) -> Any:
+    """An element, capped if asked for: then rounded, as the maximum is where it is kept.
+
+    The difference of the two is exactly 0 at the maximum, and what is left of 1 - p depends on it.
+    """
+    z = load(element)
+    return rounded(element, softcap * tanh(z / softcap)) if softcap > 0.0 else z
 
 
 @inline
@@ -62,8 +67,7 @@ def cap_slope(x: Any, softcap: float) -> Any:
 @_plain
 def gather(x: Any, start: int, n: int, stride: int, softcap: float, z: Any) -> None:
     for j in range(n):
-        zj = load(x[start + j * stride])
-        z[j] = cap(zj, softcap) if softcap > 0.0 else zj
+        z[j] = logit(x[start + j * stride], softcap)
 
 
 @_plain

@@ -24,6 +24,17 @@ def store(like: Any, x: Any) -> Any:
     """A float64 rounded to what ``like`` is an element of."""
 
 
+def rounded(like: Any, x: Any) -> Any:
+    """A float64 rounded to what is computed in elsewhere: float32, if ``like`` is no float64."""
+
+
+@overload(rounded, jit_options=_OPTIONS)
+def _rounded(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    if like == types.float64:
+        return lambda like, x: x  # noqa: ARG005
+    return lambda like, x: np.float64(np.float32(x))  # noqa: ARG005
+
+
 @inline
 def _float_bits(x: Any) -> Any:
     return np.float32(x).view(np.uint32)
