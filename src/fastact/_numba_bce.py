@@ -12,8 +12,8 @@ exp, softplus = vocabulary(double=True).exp, vocabulary(double=True).softplus
 
 
 @kernel
-def bce_forward(x: Any, t: Any, w: Any, p: Any, loss: Any, begin: int, end: int) -> None:
-    for i in range(begin, end):
+def bce_forward(x: Any, t: Any, w: Any, p: Any, loss: Any) -> None:
+    for i in range(x.size):
         xi, ti = load(x[i]), load(t[i])
         negative = 1.0 - ti
         positive = ti * load(p[i]) if p.size else ti
@@ -35,22 +35,20 @@ def _bce_slopes(xi: Any, ti: Any, pi: Any) -> Any:
 
 
 @kernel
-def bce_backward(
-    grad: Any, x: Any, t: Any, w: Any, p: Any, grad_x: Any, begin: int, end: int
-) -> None:
-    for i in range(begin, end):
+def bce_backward(grad: Any, x: Any, t: Any, w: Any, p: Any, grad_x: Any) -> None:
+    for i in range(x.size):
         slope, _ = _bce_slopes(load(x[i]), load(t[i]), load(p[i]) if p.size else 1.0)
-        wi = load(w[i]) if w.size else 1.0
-        grad_x[i] = store(grad_x[i], grad[i if grad.size > 1 else 0] * wi * slope)
+        wi, gi = load(w[i]) if w.size else 1.0, grad[i] if grad.size == x.size else grad[0]
+        grad_x[i] = store(grad_x[i], gi * wi * slope)
 
 
 @kernel
 def bce_double_backward(
-    v: Any, grad: Any, x: Any, t: Any, w: Any, p: Any, by_grad: Any, grad_x: Any, begin: int,
-    end: int,
-) -> None:  # fmt: skip
-    for i in range(begin, end):
+    v: Any, grad: Any, x: Any, t: Any, w: Any, p: Any, by_grad: Any, grad_x: Any
+) -> None:
+    for i in range(x.size):
         slope, curvature = _bce_slopes(load(x[i]), load(t[i]), load(p[i]) if p.size else 1.0)
         wi, vi = load(w[i]) if w.size else 1.0, load(v[i])
+        gi = grad[i] if grad.size == x.size else grad[0]
         by_grad[i] = vi * wi * slope
-        grad_x[i] = store(grad_x[i], vi * grad[i if grad.size > 1 else 0] * wi * curvature)
+        grad_x[i] = store(grad_x[i], vi * gi * wi * curvature)

@@ -13,7 +13,7 @@ from . import _numba
 from ._compositions import class_dim, compute_dtype
 from ._library import NAMESPACES, library
 from ._losses import MEAN, NONE, _logits_like, _row_sizes
-from ._numba import array
+from ._numba import array, run_parts
 from ._numba_operands import Rows, check, require
 from ._pointwise import empty_like
 
@@ -322,7 +322,11 @@ def _bce(
     k = _bce_kernels()
     kernel = (k.bce_forward, k.bce_backward, k.bce_double_backward)[order]
     if n:
-        _numba.run_parts(n, 1, lambda begin, end: kernel(*args, begin, end))
+
+        def part(begin: int, end: int) -> None:
+            kernel(*(a[begin:end] if a.size == n else a for a in args))
+
+        run_parts(n, 1, part)
     if order == 1:
         return like
     if reduction == NONE:
