@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._numba_jit import CONTRACT, inline, kernel, part
-from ._numba_rows import cap_slope, exp, gather, logit, sums
+from ._numba_rows import cap_slope, exp, exp_for, gather, logit, sums
 from ._numba_storage import load, store
 from ._numba_vocabulary import vocabulary
 
@@ -81,7 +81,7 @@ def cross_entropy_forward(
 @part(CONTRACT)
 def _scaled_exponentials(row: Any, grad: Any, top: float, factor: float) -> None:
     for j in range(row.size):
-        grad[j] = store(grad[j], exp(load(row[j]) - top) * factor)
+        grad[j] = store(grad[j], exp_for(row[j], load(row[j]) - top) * factor)
 
 
 @inline

@@ -10,12 +10,27 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from ._numba_jit import CONTRACT, inline, kernel, part
-from ._numba_storage import load, rounded, store
+from ._numba_storage import OPTIONS, load, rounded, store
 from ._numba_vocabulary import vocabulary
 
 exp, tanh = vocabulary(double=True).exp, vocabulary(double=True).tanh
+_short_exp = vocabulary(double=False).exp
+
+
+def exp_for(like: Any, x: Any) -> Any:
+    """The exponential to as many digits as the dtype of ``like`` asks for."""
+
+
+@overload(exp_for, jit_options=OPTIONS)
+def _exp_for(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    if like == types.float64:
+        return lambda like, x: exp(x)  # noqa: ARG005
+    return lambda like, x: _short_exp(x)  # noqa: ARG005
+
 
 # A sum over a row may be taken in any order, which is what vectors need; so may its maximum, and
 # where NaN gets lost in it, the sum still has it.
@@ -42,7 +57,7 @@ def _rest(row: Any, top: float) -> Any:
     others, ones = 0.0, 0.0
     for j in range(row.size):
         z = load(row[j])
-        e = exp(z - top)
+        e = exp_for(row[j], z - top)
         others += 0.0 if z == top else e
         ones += 1.0 if z == top else 0.0
     return others + (ones - 1.0)
@@ -101,7 +116,7 @@ def softmax_forward(x: Any, y: Any, log: bool, rows: Any, begin: int, end: int) 
         for j in range(n):
             at = start + j * inner
             d = load(x[at]) - top
-            y[at] = store(y[at], d - scale if log else exp(d) * scale)
+            y[at] = store(y[at], d - scale if log else exp_for(y[at], d) * scale)
 
 
 @kernel
@@ -118,7 +133,7 @@ def softmax_backward(
         for j in range(n):
             at = start + j * inner
             g, yj = load(grad[at]), load(y[at])
-            p = exp(yj) if log else 0.0
+            p = exp_for(y[at], yj) if log else 0.0
             from_sum = 0.0 if p == 0.0 else p * total
             grad_x[at] = store(grad_x[at], g - from_sum if log else yj * (g - total))
 
@@ -134,7 +149,7 @@ def softmax_double_backward(
         for j in range(n):
             at = start + j * inner
             vj, g, yj = load(v[at]), load(grad[at]), load(y[at])
-            p = exp(yj) if log else yj
+            p = exp_for(y[at], yj) if log else yj
             v_sum += 0.0 if p == 0.0 else vj * p
             grad_sum += g if log else g * yj
         for j in range(n):
@@ -142,7 +157,7 @@ def softmax_double_backward(
             vj, g, yj = load(v[at]), load(grad[at]), load(y[at])
             if log:
                 gg[at] = store(gg[at], vj - v_sum)
-                gy[at] = store(gy[at], -vj * exp(yj) * grad_sum)
+                gy[at] = store(gy[at], -vj * exp_for(y[at], yj) * grad_sum)
             else:
                 gg[at] = store(gg[at], yj * (vj - v_sum))
                 gy[at] = store(gy[at], vj * (g - grad_sum) - g * v_sum)

@@ -13,7 +13,7 @@ from numba.extending import overload
 
 from ._numba_jit import inline
 
-_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "forceinline": True}
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "forceinline": True}
 
 
 def load(x: Any) -> Any:
@@ -28,7 +28,7 @@ def rounded(like: Any, x: Any) -> Any:
     """A float64 rounded to what is computed in elsewhere: float32, if ``like`` is no float64."""
 
 
-@overload(rounded, jit_options=_OPTIONS)
+@overload(rounded, jit_options=OPTIONS)
 def _rounded(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
     if like == types.float64:
         return lambda like, x: x  # noqa: ARG005
@@ -45,7 +45,7 @@ def _bits_float(x: Any) -> Any:
     return np.uint32(x).view(np.float32)
 
 
-@overload(load, jit_options=_OPTIONS)
+@overload(load, jit_options=OPTIONS)
 def _load(x):  # type: ignore[no-untyped-def]
     if x == types.uint16:
         return lambda x: np.float64(_bits_float(np.uint32(x) << np.uint32(16)))
@@ -54,7 +54,7 @@ def _load(x):  # type: ignore[no-untyped-def]
     return lambda x: np.float64(x)
 
 
-@overload(store, jit_options=_OPTIONS)
+@overload(store, jit_options=OPTIONS)
 def _store(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
     if like == types.uint16:
         return lambda like, x: _store_bfloat16(x)  # noqa: ARG005
