@@ -101,22 +101,46 @@ def sums(row: Any) -> Any:
 # Softmax: y is the saved output
 
 
+@_plain
+def _softmax(x: Any, y: Any, log: bool, top: float, rest: float) -> None:
+    scale = math.log1p(rest) if log else 1.0 / (1.0 + rest)
+    for j in range(x.size):
+        d = load(x[j]) - top
+        y[j] = store(y[j], d - scale if log else exp_for(y[j], d) * scale)
+
+
 @kernel
 def softmax_forward(x: Any, y: Any, log: bool, rows: Any, begin: int, end: int) -> None:
     _, n, inner = rows
     z = np.empty(n if inner > 1 else 1, np.float64)
     for r in range(begin, end):
         start = r // inner * n * inner + r % inner
+        stop = start + n * inner
         if inner > 1:
             gather(x, start, n, inner, 0.0, z)
             top, rest = sums(z)
+            _softmax(x[start:stop:inner], y[start:stop:inner], log, top, rest)
         else:
-            top, rest = sums(x[start : start + n])
-        scale = math.log1p(rest) if log else 1.0 / (1.0 + rest)
-        for j in range(n):
-            at = start + j * inner
-            d = load(x[at]) - top
-            y[at] = store(y[at], d - scale if log else exp_for(y[at], d) * scale)
+            top, rest = sums(x[start:stop])
+            _softmax(x[start:stop], y[start:stop], log, top, rest)
+
+
+@_summing
+def _total(grad: Any, y: Any, log: bool) -> Any:
+    total = 0.0
+    for j in range(grad.size):
+        total += load(grad[j]) if log else load(grad[j]) * load(y[j])
+    return total
+
+
+@_plain
+def _softmax_slope(grad: Any, y: Any, grad_x: Any, log: bool) -> None:
+    total = _total(grad, y, log)
+    for j in range(grad.size):
+        g, yj = load(grad[j]), load(y[j])
+        p = exp_for(y[j], yj) if log else 0.0
+        from_sum = 0.0 if p == 0.0 else p * total
+        grad_x[j] = store(grad_x[j], g - from_sum if log else yj * (g - total))
 
 
 @kernel
@@ -126,16 +150,12 @@ def softmax_backward(
     _, n, inner = rows
     for r in range(begin, end):
         start = r // inner * n * inner + r % inner
-        total = 0.0
-        for j in range(n):
-            g, yj = load(grad[start + j * inner]), load(y[start + j * inner])
-            total += g if log else g * yj
-        for j in range(n):
-            at = start + j * inner
-            g, yj = load(grad[at]), load(y[at])
-            p = exp_for(y[at], yj) if log else 0.0
-            from_sum = 0.0 if p == 0.0 else p * total
-            grad_x[at] = store(grad_x[at], g - from_sum if log else yj * (g - total))
+        stop = start + n * inner
+        if inner > 1:
+            strided = slice(start, stop, inner)
+            _softmax_slope(grad[strided], y[strided], grad_x[strided], log)
+        else:
+            _softmax_slope(grad[start:stop], y[start:stop], grad_x[start:stop], log)
 
 
 @kernel
