@@ -59,8 +59,7 @@ def run(names, cache="", first="", **environment):
 
 
 def test_the_next_process_does_not_compile(tmp_path):
-    # Each process numbers its functions from 1, and symbols have these numbers: kernels of several
-    # processes must not be taken for each other.
+    # Kernels of several processes, which each count their functions from 1, are used in one.
     assert run("gelu", tmp_path) == 2
     assert run("silu", tmp_path) == 2
     assert run("bfloat16 glu softmax loss", tmp_path) == 8

@@ -58,7 +58,8 @@ def kernel(function: Any, name: str = "", made_of: tuple[Any, ...] = ()) -> Any:
     A closure is given a name of its own, which no other kernel has, and what it is made of beside
     the files of this backend: functions, known by their file, and anything whose repr says it all.
     """
-    # Numba makes symbols of these, and two kernels of one name would be taken for each other.
+    # Numba makes symbols of these and of a number, which each process counts from 1: so that no two
+    # kernels out of several processes define one symbol.
     function.__name__ = function.__qualname__ = name or function.__name__
     compiled = _jit(function, CONTRACT)
     with contextlib.suppress(OSError, RuntimeError, AttributeError, TypeError):
