@@ -1,8 +1,7 @@
-"""Softmax and the losses in Numba: tensors in, tensors out; the loops are in _numba_rows.py."""
+"""Softmax and the losses in Numba: tensors in, tensors out; the loops are in the files beside."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,68 +13,33 @@ from . import _numba
 from ._compositions import class_dim, compute_dtype
 from ._library import NAMESPACES, library
 from ._losses import MEAN, NONE, _logits_like, _row_sizes
+from ._numba import array, run_parts
+from ._numba_operands import Rows, check, require
 from ._pointwise import empty_like
-from ._registry import DTYPES
 
 _NAMESPACE = NAMESPACES["numba"]
 _NOTHING = torch.empty(0, dtype=torch.float64)
 
 
-def _kernels() -> Any:
-    from . import _numba_rows  # imports Numba
+# Modules that import Numba.
+
+
+def _softmax_kernels() -> Any:
+    from . import _numba_rows
 
     return _numba_rows
 
 
-def _array(flat: Tensor) -> Any:
-    """As NumPy, of 16 bits as the integers that _numba_rows.load tells apart."""
-    if flat.dtype is torch.bfloat16:
-        return flat.view(torch.uint16).numpy()
-    return (flat.view(torch.int16) if flat.dtype is torch.float16 else flat).numpy()
+def _kernels() -> Any:
+    from . import _numba_cross_entropy
+
+    return _numba_cross_entropy
 
 
-def _check(op: str, *tensors: Tensor) -> None:
-    """What keeps a direct call of an op from reading out of bounds."""
-    like = tensors[0]
-    if like.dtype not in DTYPES:
-        raise NotImplementedError(f"{_NAMESPACE}::{op}: no kernel for {like.dtype}")
-    for t in tensors[1:]:
-        if t.shape != like.shape or t.dtype != like.dtype:
-            raise RuntimeError(
-                f"{_NAMESPACE}::{op}: expected all tensors to have one shape and one dtype; got "
-                f"{tuple(t.shape)} {t.dtype} and {tuple(like.shape)} {like.dtype}"
-            )
+def _bce_kernels() -> Any:
+    from . import _numba_bce
 
-
-class _Rows:
-    """The rows along a dimension of a tensor, where it lies or in a copy."""
-
-    def __init__(self, x: Tensor, dim: int) -> None:
-        self.dim = dim
-        if x.numel() and not x.is_contiguous() and not x.movedim(dim, -1).is_contiguous():
-            x = x.contiguous()
-        self.like = x
-        n = x.shape[dim] if x.dim() else 1
-        inner = math.prod(x.shape[dim + 1 :]) if x.is_contiguous() else 1
-        self.count = math.prod(x.shape) // n if n else math.prod(_row_sizes(x))
-        self.shape = (self.count // max(inner, 1), n, inner)
-
-    def of(self, t: Tensor) -> Any:
-        """A tensor with its elements where x has them, flat."""
-        if self.like.numel() == 0:
-            return _array(t.new_empty(0))
-        x = self.like
-        if x.is_contiguous():
-            return _array(t.contiguous().view(-1))
-        return _array(t.movedim(self.dim, -1).contiguous().view(-1))
-
-    def run(self, kernel: Any, *args: Any) -> None:
-        """Calls the kernel for all rows, in parallel."""
-        if self.count == 0:
-            return
-        _numba.run_parts(
-            self.count, self.shape[1], lambda begin, end: kernel(*args, self.shape, begin, end)
-        )
+    return _numba_bce
 
 
 # --------------------------------------------------------------------------------------------------
@@ -86,13 +50,14 @@ def _softmax(log: bool) -> tuple[Callable[..., Any], ...]:
     op = "log_softmax" if log else "softmax"
 
     def run(kernel: str, inputs: tuple[Tensor, ...], outputs: int, dim: int) -> Any:
-        _check(op, *inputs)
+        check(op, *inputs)
         x = inputs[-1]
+        require(0 <= dim < max(x.dim(), 1), op, f"a dimension of {tuple(x.shape)}, got {dim}")
         results = [x.new_empty(x.shape) for _ in range(outputs)]
-        rows = _Rows(x.contiguous(), dim)
+        rows = Rows(x.contiguous(), dim)
         if x.numel():
             operands = (rows.of(t) for t in (*(t.contiguous() for t in inputs), *results))
-            rows.run(getattr(_kernels(), kernel), *operands, log)
+            rows.run(getattr(_softmax_kernels(), kernel), *operands, log)
         return results[0] if outputs == 1 else tuple(results)
 
     return (
@@ -114,30 +79,32 @@ class _Problem:
         smoothing: float = 0.0, z_loss: float = 0.0, softcap: float = 0.0, entropy: bool = False,
         normalized: bool = False,
     ) -> None:  # fmt: skip
-        _check("cross_entropy", x)
-        if x.dim() == 0:
-            raise RuntimeError(f"{_NAMESPACE}::cross_entropy: expected a class dimension")
+        check("cross_entropy", x)
+        require(x.dim() > 0, "cross_entropy", "a class dimension")
         self.x, self.entropy = x, entropy
         self.compute = compute_dtype(x.dtype)
-        self.rows = _Rows(x, class_dim(x))
+        self.rows = Rows(x, class_dim(x))
         classes = x.shape[class_dim(x)]
         self.indexed = not target.is_floating_point()
         labels, q = torch.empty(0, dtype=torch.int64), x.new_empty(0)
         if self.indexed:
             labels = target.contiguous().view(-1)
             bad = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
-            if labels.numel() != self.rows.count or bool(bad.any()):
-                raise RuntimeError(
-                    f"{_NAMESPACE}::cross_entropy: expected a target below {classes} for each row"
-                )
+            require(
+                labels.numel() == self.rows.count
+                and labels.dtype is torch.int64
+                and not bool(bad.any()),
+                "cross_entropy", f"an int64 target below {classes} for each row",
+            )  # fmt: skip
         else:
-            _check("cross_entropy", x, target)
+            check("cross_entropy", x, target)
             q = target
-        if weight is not None and (weight.dim() != 1 or weight.numel() != classes):
-            raise RuntimeError(f"{_NAMESPACE}::cross_entropy: expected a weight for each class")
+        require(
+            weight is None or weight.shape == (classes,), "cross_entropy", "a weight for each class"
+        )
         self.has_mass = smoothing > 0 or not self.indexed
         weights = _NOTHING if weight is None else weight.double().contiguous()
-        probabilities = _array(q) if self.indexed else self.rows.of(q)
+        probabilities = array(q) if self.indexed else self.rows.of(q)
         self.operands = (self.rows.of(x), labels.numpy(), probabilities, weights.numpy())
         self.options = (
             ignore_index, float(smoothing), float(z_loss), float(softcap), normalized,
@@ -165,8 +132,10 @@ class _Problem:
         k = _kernels()
         number = torch.zeros(k.NUMBERS, self.rows.count, dtype=torch.float64)
         planes = self.planes()
-        if stats.shape != (len(planes), self.rows.count):
-            raise RuntimeError(f"{_NAMESPACE}::cross_entropy: expected the stats of its forward")
+        require(
+            stats.shape == (len(planes), self.rows.count) and stats.dtype is self.compute,
+            "cross_entropy", "the stats of its forward",
+        )  # fmt: skip
         number[planes] = stats.double()
         return number.numpy()
 
@@ -179,6 +148,10 @@ class _Problem:
                 continue
             if i == 0 and reduction != NONE:
                 grad = grad.double() / total.double() if reduction == MEAN else grad
+            require(
+                grad.numel() == (1 if i == 0 and reduction != NONE else self.rows.count),
+                "cross_entropy", f"a gradient for each result, got one of {tuple(grad.shape)}",
+            )  # fmt: skip
             given[i] = grad.double().reshape(-1)
         return given.numpy()
 
@@ -255,14 +228,14 @@ def _cross_entropy_backward_(*args: Any) -> None:
 
 def _cross_entropy_double_backward(v: Tensor, *args: Any) -> tuple[Tensor, ...]:
     p, number, given, x = _derivative(args)
-    _check("cross_entropy", x, v)
+    check("cross_entropy", x, v)
     reduction, full_precision, with_lse = args[8], args[13], args[14]
     any_grad = any(grad is not None for grad in args[:3])
     grad = _logits_like(p.rows.like) if any_grad else x.new_empty(0)
     by_given = torch.zeros(4, p.rows.count, dtype=torch.float64)
     p.rows.run(
         _kernels().cross_entropy_double_backward, p.rows.of(v), *p.operands, number, given,
-        by_given.numpy(), p.rows.of(grad) if any_grad else _array(grad), any_grad, p.options,
+        by_given.numpy(), p.rows.of(grad) if any_grad else array(grad), any_grad, p.options,
     )  # fmt: skip
     by_loss = _reduced(by_given[0], by_given[3], reduction, p.shaped)
     dtype = p.compute if full_precision else x.dtype
@@ -315,22 +288,26 @@ def _bce(
 ) -> Any:
     """``others``: target, weight, pos_weight; ``vs``: what comes before x, the last a gradient."""
     op = "bce_with_logits"
-    _check(op, x, *(t for t in others if t is not None))
+    check(op, x, *(t for t in others if t is not None))
     like = empty_like(x)
 
     def flat(t: Tensor | None) -> Any:
         if t is None:
-            return _array(x.new_empty(0))
+            return array(x.new_empty(0))
         t = t if t.stride() == like.stride() else torch.empty_like(like).copy_(t)
-        return _array(t.as_strided((t.numel(),), (1,)))
+        return array(t.as_strided((t.numel(),), (1,)))
 
     n = x.numel()
     args: list[Any] = []
     if order == 2:
-        _check(op, x, vs[0])
+        check(op, x, vs[0])
         args.append(flat(vs[0]))
     if order > 0:
         grad = vs[-1].double()
+        require(
+            grad.numel() == (n if reduction == NONE else 1),
+            op, f"a gradient of the loss, got one of {tuple(grad.shape)}",
+        )  # fmt: skip
         if reduction == NONE:
             grad = torch.empty_like(like, dtype=torch.float64).copy_(grad)
             args.append(grad.as_strided((n,), (1,)).numpy())
@@ -341,11 +318,15 @@ def _bce(
     if order != 1:
         args.append(rows.numpy())
     if order > 0:
-        args.append(_array(like.as_strided((n,), (1,))))
-    k = _kernels()
+        args.append(array(like.as_strided((n,), (1,))))
+    k = _bce_kernels()
     kernel = (k.bce_forward, k.bce_backward, k.bce_double_backward)[order]
     if n:
-        _numba.run_parts(n, 1, lambda begin, end: kernel(*args, begin, end))
+
+        def part(begin: int, end: int) -> None:
+            kernel(*(a[begin:end] if a.size == n else a for a in args))
+
+        run_parts(n, 1, part)
     if order == 1:
         return like
     if reduction == NONE:

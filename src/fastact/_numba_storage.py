@@ -1,0 +1,96 @@
+"""How an element becomes a float64, and is rounded back, to nearest even; as csrc/cpu/storage.h.
+
+Numba knows neither 16-bit type: bfloat16 comes as uint16 and float16 as int16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from ._numba_jit import inline
+
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "forceinline": True}
+
+
+def load(x: Any) -> Any:
+    """An element as float64."""
+
+
+def store(like: Any, x: Any) -> Any:
+    """A float64 rounded to what ``like`` is an element of."""
+
+
+def rounded(like: Any, x: Any) -> Any:
+    """A float64 rounded to what is computed in elsewhere: float32, if ``like`` is no float64."""
+
+
+@overload(rounded, jit_options=OPTIONS)
+def _rounded(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    if like == types.float64:
+        return lambda like, x: x  # noqa: ARG005
+    return lambda like, x: np.float64(np.float32(x))  # noqa: ARG005
+
+
+@inline
+def _float_bits(x: Any) -> Any:
+    return np.float32(x).view(np.uint32)
+
+
+@inline
+def _bits_float(x: Any) -> Any:
+    return np.uint32(x).view(np.float32)
+
+
+@overload(load, jit_options=OPTIONS)
+def _load(x):  # type: ignore[no-untyped-def]
+    if x == types.uint16:
+        return lambda x: np.float64(_bits_float(np.uint32(x) << np.uint32(16)))
+    if x == types.int16:
+        return lambda x: _load_half(np.uint16(x))
+    return lambda x: np.float64(x)
+
+
+@overload(store, jit_options=OPTIONS)
+def _store(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    if like == types.uint16:
+        return lambda like, x: _store_bfloat16(x)  # noqa: ARG005
+    if like == types.int16:
+        return lambda like, x: np.int16(_store_half(x))  # noqa: ARG005
+    if like == types.float32:
+        return lambda like, x: np.float32(x)  # noqa: ARG005
+    return lambda like, x: x  # noqa: ARG005
+
+
+@inline
+def _load_half(x: Any) -> Any:
+    # The exponent is re-biased by a multiplication, which makes subnormals right.
+    magnitude = np.uint32(x & np.uint16(0x7FFF)) << np.uint32(13)
+    finite = _float_bits(_bits_float(magnitude) * np.float32(2.0**112))
+    special = magnitude | np.uint32(0x7F800000)
+    b = special if magnitude >= np.uint32(0x0F800000) else finite
+    return np.float64(_bits_float(b | (np.uint32(x & np.uint16(0x8000)) << np.uint32(16))))
+
+
+@inline
+def _store_bfloat16(x: Any) -> Any:
+    b = _float_bits(x)
+    b += np.uint32(0x7FFF) + ((b >> np.uint32(16)) & np.uint32(1))
+    return np.uint16(0x7FC0) if x != x else np.uint16(b >> np.uint32(16))
+
+
+@inline
+def _store_half(x: Any) -> Any:
+    b = _float_bits(x)
+    magnitude = b & np.uint32(0x7FFFFFFF)
+    odd = (magnitude >> np.uint32(13)) & np.uint32(1)
+    normal = (magnitude - np.uint32((112 << 23) - 0xFFF) + odd) >> np.uint32(13)
+    # Adding 1/2 aligns a subnormal's last bit with the float's, and rounds.
+    aligned = _float_bits(_bits_float(magnitude) + np.float32(0.5)) - np.uint32(0x3F000000)
+    result = aligned if magnitude < np.uint32(113 << 23) else normal
+    result = np.uint32(0x7C00) if magnitude >= np.uint32(143 << 23) else result
+    result = np.uint32(0x7E00) if magnitude > np.uint32(0x7F800000) else result
+    return np.uint16(result | ((b >> np.uint32(16)) & np.uint32(0x8000)))

@@ -1,0 +1,115 @@
+"""The elementary functions of formulas and losses for Numba, in float64 and without a branch.
+
+That is what lets LLVM put the loops over them on vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ._numba_jit import inline
+
+# Phi(-t) exp(t^2/2) for 0 <= t <= 39, a ratio of polynomials: csrc/formulas/math.h.
+_MILLS_NUM = (
+    0.5, 0.8106527557732642833, 0.6527055819749111866, 0.3366220518417720046,
+    0.1219039231150041005, 0.03222513481436846431, 0.006285652036800922398,
+    0.0008938235487977431232, 0.00008894056469191476001, 5.623867092993770775e-6,
+    1.732637662771394512e-7,
+)  # fmt: skip
+_MILLS_DEN = (
+    1.0, 2.419190072349393926, 2.735645572324970448, 1.912339953763284437, 0.920223053640060834,
+    0.3208820600803727246, 0.0829887242185342141, 0.01597786541665669285, 0.002254580324751680762,
+    0.0002233752420649001367, 0.00001409694426815704351, 4.343078555189087724e-7,
+)  # fmt: skip
+
+
+@cache
+def vocabulary(double: bool) -> Any:
+    """The functions of a formula for one float64, branch-free, so that loops over them vectorise.
+
+    A module, because that is what Numba looks attributes up in at compile time.
+    """
+    jit = inline
+    log2e, round_magic = 1 / math.log(2), 1.5 * 2.0**52  # adding the second rounds to an integer
+    ln2_high, ln2_low = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
+    sqrt_2 = math.sqrt(2)
+
+    # LLVM unrolls the loop, and with it vectorises what calls it, up to 15 coefficients.
+    def polynomial(coefficients: Iterable[float]) -> Any:
+        descending = tuple(coefficients)[::-1]
+
+        @jit
+        def horner(x: float) -> float:
+            total = 0.0
+            for c in descending:
+                total = total * x + c
+            return total
+
+        return horner
+
+    # (exp(r) - 1 - r) / r^2, for |r| <= ln(2) / 2: 4e-18, or 2e-10 of the exponential
+    expm1_tail = polynomial(1 / math.factorial(n) for n in range(2, 15 if double else 9))
+    # atanh(s) / s in s^2, for s <= 1/3: 2e-16, or 1e-9
+    atanh_ratio = polynomial(1 / n for n in range(1, 31 if double else 17, 2))
+    mills_num, mills_den = polynomial(_MILLS_NUM), polynomial(_MILLS_DEN)
+
+    clamp = jit(lambda x, low, high: low if x < low else high if x > high else x)  # NaN stays
+    bits = jit(lambda x: np.float64(x).view(np.int64))
+    power_of_two = jit(lambda k: np.int64((bits(k) + 1023) << 52).view(np.float64))
+
+    @jit
+    def reduce(x: float) -> tuple[float, float]:
+        # exp(x) = 2^k (1 + p); k comes as k + round_magic, whose low bits are the integer.
+        magic = x * log2e + round_magic
+        k = magic - round_magic
+        r = (x - k * ln2_high) - k * ln2_low
+        return r + r * r * expm1_tail(r), magic
+
+    @jit
+    def exp(x: float) -> Any:
+        p, magic = reduce(clamp(x, -746.0, 710.0))
+        # In two factors, as 2^k alone may overflow or be subnormal.
+        half = (magic - round_magic) * 0.5 + round_magic
+        rest = (magic - round_magic) - (half - round_magic) + round_magic
+        return (1.0 + p) * power_of_two(half) * power_of_two(rest)
+
+    @jit
+    def expm1(x: float) -> Any:
+        p, magic = reduce(clamp(x, -40.0, 710.0))
+        half = power_of_two(magic - 1.0)  # half of 2^k: 2^1024 is infinite
+        return (half * p + (half - 0.5)) * 2.0
+
+    @jit
+    def tanh(x: float) -> Any:
+        m = expm1(-2.0 * abs(x))
+        return math.copysign(m / (2.0 + m), x)
+
+    @jit
+    def sigmoid(x: float) -> Any:
+        e = exp(-abs(x))
+        return (e if x < 0.0 else 1.0) / (1.0 + e)
+
+    @jit
+    def softplus(x: float) -> Any:
+        e = exp(-abs(x))
+        s = e / (2.0 + e)  # log(1 + e) = 2 atanh(s)
+        return (x if x > 0.0 else 0.0) + 2.0 * s * atanh_ratio(s * s)
+
+    @jit
+    def erfc(x: float) -> Any:
+        t = clamp(abs(x) * sqrt_2, 0.0, 40.0)
+        tail = 2.0 * exp(-x * x) * (mills_num(t) / mills_den(t))
+        return 2.0 - tail if x < 0.0 else tail
+
+    m: Any = ModuleType("vocabulary")
+    m.where = jit(lambda condition, a, b: a if condition else b)
+    m.full = jit(lambda _, value: value)
+    m.exp, m.expm1, m.erfc, m.jit = exp, expm1, erfc, jit
+    m.tanh, m.sigmoid, m.softplus = tanh, sigmoid, softplus
+    return m
