@@ -30,15 +30,17 @@ struct RowPlace {
   }
 };
 
-// Calls f(team, row) for each row of this block; rows that do not exist have no classes.
-template <class F>
+// Calls f(team, row) for each row of this block or cluster; rows that do not exist have no classes.
+template <bool kept, class F>
 __device__ void for_each_row(const cpu::Rows& rows, const cuda::Plan& plan, const F& f) {
-  const Team team(plan.lanes);
-  for (int64_t r = int64_t(blockIdx.x) * plan.rows_per_block; r < rows.count();
-       r += int64_t(gridDim.x) * plan.rows_per_block) {
+  Team<kept> team(plan.lanes, plan.parts, plan.part_size);
+  const unsigned blocks = kept ? unsigned(plan.parts) : 1;
+  for (int64_t r = int64_t(blockIdx.x / blocks) * plan.rows_per_block; r < rows.count();
+       r += plan.blocks * plan.rows_per_block) {
     RowPlace row(rows, r + team.row());
     if (!row.exists) row.offset = row.classes = 0;
     f(team, row);
+    if constexpr (kept) __syncthreads();  // what has been kept of this row is no longer needed
   }
 }
 
@@ -47,12 +49,33 @@ __device__ void for_each_row(const cpu::Rows& rows, const cuda::Plan& plan, cons
 template <class S>
 constexpr int in_flight = sizeof(S) == 4 ? 3 : 2;
 
+// What becomes of elements that have been visited: nothing, or they are kept.
+struct Forget {
+  template <class Raw>
+  FASTACT_FN void chunk(int, const Raw&) const {}
+  template <class X>
+  FASTACT_FN void element(int, const X&) const {}
+};
+template <class S, int inputs>
+struct Keep {
+  S* to[inputs];
+  FASTACT_FN void chunk(int c, const Chunk<S> (&raw)[inputs]) const {
+#pragma unroll
+    for (int i = 0; i < inputs; ++i)
+      reinterpret_cast<uint4*>(to[i])[c] = __builtin_bit_cast(uint4, raw[i]);
+  }
+  FASTACT_FN void element(int j, const S* const (&x)[inputs]) const {
+#pragma unroll
+    for (int i = 0; i < inputs; ++i) to[i][j] = x[i][j];
+  }
+};
+
 // Calls f(j, a) for runs of elements from j on, `depth` chunks at a time, a[i][k] being element j + k
 // of x[i]; to add something up. Which elements come to which thread, and in which order, does not
 // depend on addresses.
-template <int depth, class S, int inputs, class F>
-__device__ void visit(const Team& team, int n, int64_t stride, const S* const (&x)[inputs],
-                      const F& f) {
+template <int depth, class Team, class S, int inputs, class F, class Kept = Forget>
+__device__ void visit(const Team& team, int n, int64_t stride, const S* const (&x)[inputs], const F& f,
+                      const Kept& keep = {}) {
   using T = Compute<S>;
   constexpr int width = per_chunk<S>;
   int chunks = 0;
@@ -65,6 +88,7 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
     // one by one instead, in the same order and by the same thread.
     const int safe = aligned || n - chunks * width >= width - 1 ? chunks : chunks - 1;
     const auto process = [&](int at, const Chunk<S>(&raw)[inputs]) {
+      keep.chunk(at, raw);
       T a[inputs][width];
 #pragma unroll
       for (int i = 0; i < inputs; ++i)
@@ -110,13 +134,14 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
     T a[inputs][1];
 #pragma unroll
     for (int i = 0; i < inputs; ++i) a[i][0] = load(x[i][j * stride]);
+    keep.element(j, x);
     f(j, a);
   }
 }
 
 // Writes the elements of y: f(j, a, b) computes b[i], element j of y[i], from a[i], element j of x[i].
 // Chunks are those of y[0]'s addresses.
-template <class S, int inputs, int outputs, class F>
+template <class Team, class S, int inputs, int outputs, class F>
 __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)[inputs],
                     S* const (&y)[outputs], const F& f) {
   using T = Compute<S>;
@@ -168,7 +193,7 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
   }
 }
 
-template <class S>
+template <class Team, class S>
 __device__ void fill_zero(const Team& team, S* y, int n, int64_t stride) {
   constexpr int width = per_chunk<S>;
   int head = n, chunks = 0;
@@ -237,17 +262,70 @@ struct Exponentials {
   }
 };
 
-// Of the row x of n classes, each logit z(x).
-template <int depth, class S, class Z>
-__device__ auto exponentials(const Team& team, const S* x, int n, int64_t stride, const Z& z) {
-  using T = Compute<S>;
-  using Sum = Exponentials<T, sizeof(S) == 2>;
-  Sum mine;
-  visit<depth>(team, n, stride, {x}, [&](int, auto& a) {
-    for (T& value : a[0]) value = z(value);
+// A row of some tensors that is gone over more than once: added up, and then again, or mapped. `kept`:
+// each block keeps its part in shared memory.
+template <class S, int inputs, bool kept>
+struct Operands {
+  Team<kept>& team;
+  const cuda::Plan& plan;
+  const RowPlace& row;
+  int n;
+  const S* x[inputs];
+
+  // The sum of what f(mine, j, a) adds to `mine`, as visit has it.
+  template <int depth, class V, class F>
+  __device__ V sum(const F& f) const {
+    return team.template sum<V>(n, [&](V& mine, Part part) {
+      const S* from[inputs];
+#pragma unroll
+      for (int i = 0; i < inputs; ++i) from[i] = x[i] + part.begin * row.stride;
+      const auto g = [&](int j, auto& a) { f(mine, part.begin + j, a); };
+      if constexpr (kept) {
+        Keep<S, inputs> keep;
+#pragma unroll
+        for (int i = 0; i < inputs; ++i) keep.to[i] = memory(i);
+        visit<depth>(team, part.size, 1, from, g, keep);
+      } else {
+        visit<depth>(team, part.size, row.stride, from, g);
+      }
+    });
+  }
+
+  // A part of x[i] once more, after a sum.
+  __device__ const S* again(int i, Part part) const {
+    if constexpr (kept)
+      return memory(i);
+    else
+      return x[i] + part.begin * row.stride;
+  }
+
+  // As fastact::map, after a sum.
+  template <int outputs, class F>
+  __device__ void map(S* const (&y)[outputs], const F& f) const {
+    const Part part = kept ? team.part(n) : Part{0, n};
+    const S* from[inputs];
+    S* to[outputs];
+#pragma unroll
+    for (int i = 0; i < inputs; ++i) from[i] = again(i, part);
+#pragma unroll
+    for (int i = 0; i < outputs; ++i) to[i] = y[i] + part.begin;
+    fastact::map(team, part.size, kept ? 1 : row.stride, from, to, f);
+  }
+
+ private:
+  __device__ S* memory(int i) const {
+    return reinterpret_cast<S*>(shared_memory() + cuda::Plan::sum_bytes + i * plan.kept);
+  }
+};
+
+// Of the row of logits, each of them z(x).
+template <int depth, class S, bool kept, class Z>
+__device__ auto exponentials(const Operands<S, 1, kept>& logits, const Z& z) {
+  using Sum = Exponentials<Compute<S>, sizeof(S) == 2>;
+  Sum total = logits.template sum<depth, Sum>([&](Sum& mine, int, auto& a) {
+    for (auto& value : a[0]) value = z(value);
     mine.add(a[0]);
   });
-  Sum total = team.sum(mine);
   total.finish();
   return total;
 }
