@@ -22,24 +22,29 @@ namespace {
 
 constexpr size_t stack_size = 64 << 10;
 
-struct Fiber {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack{new char[stack_size]};
-  dim3 index;
-  bool done;
-  void* fake_stack = nullptr;  // AddressSanitizer's
-};
-
 // Who has come; the round ends when all have.
 struct Barrier {
   unsigned arrived = 0;
   unsigned long round = 0;
 };
 
-struct Warp {
-  std::map<unsigned, Barrier> barriers;  // by the lanes that take part
-  std::array<uint64_t, 32> slots;
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[stack_size]};
+  dim3 index;
+  bool done;
+  const Barrier* barrier;  // at which it waits, if at any, for the end of
+  unsigned long round;
+  void* fake_stack = nullptr;  // AddressSanitizer's
 };
+
+// Some lanes of a warp, and what they exchange: two rounds take turns.
+struct Group {
+  Barrier barrier;
+  std::array<uint64_t, 32> slots[2];
+};
+
+using Warp = std::map<unsigned, Group>;  // by the lanes that take part
 
 struct Block {
   Barrier barrier;
@@ -76,6 +81,7 @@ void leave_fiber([[maybe_unused]] bool for_good) {
 }
 
 unsigned thread() { return current % thread_count; }
+unsigned lane() { return thread() % 32; }
 Block& block() { return cluster[current / thread_count]; }
 Warp& warp() { return block().warps[thread() / 32]; }
 
@@ -109,7 +115,31 @@ void wait(Barrier& barrier, unsigned expected) {
     ++barrier.round;
     return;
   }
-  while (barrier.round == round) leave_fiber(false);
+  Fiber& fiber = *fibers[current];
+  fiber.barrier = &barrier;
+  fiber.round = round;
+  leave_fiber(false);
+}
+
+bool can_go_on(Fiber& fiber) {
+  if (fiber.done) return false;
+  if (fiber.barrier && fiber.barrier->round == fiber.round) return false;
+  fiber.barrier = nullptr;
+  return true;
+}
+
+Group& group(unsigned members) {
+  if (!(members >> lane() & 1)) {
+    std::fputs("emulation: a thread is not among those it waits for\n", stderr);
+    std::abort();
+  }
+  return warp()[members];
+}
+
+void wait(Group& group, unsigned members) {
+  const unsigned in_warp = thread_count - thread() / 32 * 32;
+  if (in_warp < 32) members &= (1u << in_warp) - 1;
+  wait(group.barrier, unsigned(__builtin_popcount(members)));
 }
 
 void run_cluster() {
@@ -127,6 +157,7 @@ void run_cluster() {
     const unsigned i = f % thread_count;
     fiber.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
     fiber.done = false;
+    fiber.barrier = nullptr;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = stack_size;
@@ -137,7 +168,7 @@ void run_cluster() {
     moved = false;
     left = 0;
     for (current = 0; current < count; ++current) {
-      if (!fibers[current]->done) enter_fiber(*fibers[current]);
+      if (can_go_on(*fibers[current])) enter_fiber(*fibers[current]);
       left += !fibers[current]->done;
     }
     if (left > 0 && !moved) {
@@ -149,21 +180,18 @@ void run_cluster() {
 
 }  // namespace
 
-unsigned lane() { return thread() % 32; }
-uint64_t& slot(unsigned lane) { return warp().slots[lane]; }
-
 void wait_for_cluster() { wait(cluster_barrier, unsigned(cluster.size()) * thread_count); }
 
 void wait_for_block() { wait(block().barrier, thread_count); }
 
-void wait_for_warp(unsigned members) {
-  if (!(members >> lane() & 1)) {
-    std::fputs("emulation: a thread is not among those it waits for\n", stderr);
-    std::abort();
-  }
-  const unsigned in_warp = thread_count - thread() / 32 * 32;
-  if (in_warp < 32) members &= (1u << in_warp) - 1;
-  wait(warp().barriers[members], unsigned(__builtin_popcount(members)));
+void wait_for_warp(unsigned members) { wait(group(members), members); }
+
+uint64_t exchange(unsigned members, uint64_t value, int distance) {
+  Group& with = group(members);
+  auto& slots = with.slots[with.barrier.round % 2];
+  slots[lane()] = value;
+  wait(with, members);
+  return slots[lane() ^ unsigned(distance)];
 }
 
 unsigned char* shared_memory() { return reinterpret_cast<unsigned char*>(block().shared.get()); }

@@ -32,9 +32,8 @@ namespace emulation {
 void wait_for_cluster();
 void wait_for_block();
 void wait_for_warp(unsigned members);
-// 8 bytes for each lane of this warp.
-uint64_t& slot(unsigned lane);
-unsigned lane();
+// What the lane has handed in whose number differs by `distance`.
+uint64_t exchange(unsigned members, uint64_t value, int distance);
 // The block's, of the size that the launch says; and where another block of the cluster has what p
 // points at in this one's.
 unsigned char* shared_memory();
@@ -61,10 +60,10 @@ inline void __syncwarp(unsigned members) { emulation::wait_for_warp(members); }
 template <class T>
 T __shfl_xor_sync(unsigned members, T value, int distance) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
-  memcpy(&emulation::slot(emulation::lane()), &value, sizeof(T));
-  emulation::wait_for_warp(members);
-  memcpy(&value, &emulation::slot(emulation::lane() ^ unsigned(distance)), sizeof(T));
-  emulation::wait_for_warp(members);  // before anyone writes again
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof(T));
+  bits = emulation::exchange(members, bits, distance);
+  memcpy(&value, &bits, sizeof(T));
   return value;
 }
 
