@@ -166,7 +166,7 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
       for (int u = 0; u < depth; ++u) {
         const int at = c + u * team.lanes;
         if (at >= chunks) continue;
-        Chunk<S> result[outputs];
+        T results[outputs][width];
 #pragma unroll
         for (int k = 0; k < width; ++k) {
           T a[inputs], b[outputs];
@@ -174,10 +174,11 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
           for (int i = 0; i < inputs; ++i) a[i] = load(raw[u][i].at[k]);
           f(head + at * width + k, a, b);
 #pragma unroll
-          for (int i = 0; i < outputs; ++i) result[i].at[k] = store<S>(b[i]);
+          for (int i = 0; i < outputs; ++i) results[i][k] = b[i];
         }
 #pragma unroll
-        for (int i = 0; i < outputs; ++i) store_chunk(y[i] + head + int64_t(at) * width, result[i]);
+        for (int i = 0; i < outputs; ++i)
+          store_chunk(y[i] + head + int64_t(at) * width, stored<S>(results[i]));
       }
     }
   }

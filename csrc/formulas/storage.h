@@ -79,6 +79,9 @@ FASTACT_FN Half store<Half>(float x) {
 template <>
 FASTACT_FN BFloat16 store<BFloat16>(float x) {
   uint32_t bits = to_bits(x);
+#if defined(FASTACT_IMITATED)  // intrinsics.h
+  if (x != x) return {0x7fff};
+#endif
   // A NaN needs no care: those that come of bfloat16 operands have 16 low bits of zero, and the sum
   // does not carry.
   return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
