@@ -157,8 +157,8 @@ struct CrossEntropy {
   };
   FASTACT_FN T gradient_of_loss() const {
     if (!args.reduced) return get(args.grad_loss, row.index);
-    const double grad = double(get(args.grad_loss, 0));
-    return T(args.total ? grad / double(get(args.total, 0)) : grad);
+    const T grad = get(args.grad_loss, 0);
+    return args.total ? grad / get(args.total, 0) : grad;
   }
 
   // The gradient by z of class j, of coefficient a; the target's index is left out.
@@ -310,9 +310,9 @@ constexpr CrossEntropyKernels kernels = {
 constexpr int finish_threads = 512;
 
 // One block.
-template <class T>
+template <class S, class T = Compute<S>>
 __global__ void __launch_bounds__(finish_threads)
-    finish(const double* sums, int64_t count, bool mean, T* loss, T* total) {
+    finish(const double* sums, int64_t count, bool mean, S* loss, T* total) {
   Sums<double, 2> mine;
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
     mine.at[0] += sums[2 * i];
@@ -321,15 +321,14 @@ __global__ void __launch_bounds__(finish_threads)
   __shared__ double result[2];
   block_sums(mine, result);
   if (threadIdx.x > 0) return;
-  *loss = T(mean ? result[0] / result[1] : result[0]);
+  *loss = store<S>(T(mean ? result[0] / result[1] : result[0]));
   if (total) *total = T(result[1]);
 }
 
 cudaError_t run_finish(const double* sums, int64_t count, bool mean, void* loss, void* total,
                        cudaStream_t stream) {
-  using T = Compute<Storage>;
-  return launch(finish<T>, {dim3(1), dim3(finish_threads)}, stream, sums, count, mean,
-                static_cast<T*>(loss), static_cast<T*>(total));
+  return launch(finish<Storage>, {dim3(1), dim3(finish_threads)}, stream, sums, count, mean,
+                static_cast<Storage*>(loss), static_cast<Compute<Storage>*>(total));
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // The elements of a row, shared out among the threads of a team.
 #pragma once
 
+#include <type_traits>
+
 #include "chunk.h"
 #include "plan.h"
 #include "team.h"
@@ -54,7 +56,7 @@ struct Forget {
   template <class Raw>
   FASTACT_FN void chunk(int, const Raw&) const {}
   template <class X>
-  FASTACT_FN void element(int, const X&) const {}
+  FASTACT_FN void element(int, int, const X&) const {}
 };
 template <class S, int inputs>
 struct Keep {
@@ -64,11 +66,19 @@ struct Keep {
     for (int i = 0; i < inputs; ++i)
       reinterpret_cast<uint4*>(to[i])[c] = __builtin_bit_cast(uint4, raw[i]);
   }
-  FASTACT_FN void element(int j, const S* const (&x)[inputs]) const {
-#pragma unroll
-    for (int i = 0; i < inputs; ++i) to[i][j] = x[i][j];
-  }
+  FASTACT_FN void element(int i, int j, S x) const { to[i][j] = x; }
 };
+
+// Calls f(count, j) for what comes in no chunk: elements j, j + step, ... of n, several at a time, so
+// that as many loads are under way. Strided rows are all of it.
+template <class F>
+__device__ __forceinline__ void one_by_one(int j, int n, int step, const F& f) {
+  constexpr std::integral_constant<int, 4> several;
+#pragma unroll 1
+  for (; j + (several - 1) * step < n; j += several * step) f(several, j);
+#pragma unroll 1
+  for (; j < n; j += step) f(std::integral_constant<int, 1>(), j);
+}
 
 // Calls f(j, a) for runs of elements from j on, `depth` chunks at a time, a[i][k] being element j + k
 // of x[i]; to add something up. Which elements come to which thread, and in which order, does not
@@ -130,13 +140,24 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
       process(c, raw);
     }
   }
-  for (int j = chunks * width + team.rank; j < n; j += team.lanes) {
-    T a[inputs][1];
+  one_by_one(chunks * width + team.rank, n, team.lanes, [&](auto count, int begin) {
+    S raw[inputs][count];
 #pragma unroll
-    for (int i = 0; i < inputs; ++i) a[i][0] = load(x[i][j * stride]);
-    keep.element(j, x);
-    f(j, a);
-  }
+    for (int u = 0; u < count; ++u)
+#pragma unroll
+      for (int i = 0; i < inputs; ++i) raw[i][u] = x[i][(begin + u * team.lanes) * stride];
+#pragma unroll
+    for (int u = 0; u < count; ++u) {
+      const int j = begin + u * team.lanes;
+      T a[inputs][1];
+#pragma unroll
+      for (int i = 0; i < inputs; ++i) {
+        a[i][0] = load(raw[i][u]);
+        keep.element(i, j, raw[i][u]);
+      }
+      f(j, a);
+    }
+  });
 }
 
 // Writes the elements of y: f(j, a, b) computes b[i], element j of y[i], from a[i], element j of x[i].
@@ -183,15 +204,26 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
     }
   }
   const int middle = chunks * width;
-  for (int e = team.rank; e < n - middle; e += team.lanes) {
-    const int j = e < head ? e : e + middle;
-    T a[inputs], b[outputs];
+  one_by_one(team.rank, n - middle, team.lanes, [&](auto count, int begin) {
+    S raw[inputs][count];
+    int j[count];
 #pragma unroll
-    for (int i = 0; i < inputs; ++i) a[i] = load(x[i][j * stride]);
-    f(j, a, b);
+    for (int u = 0; u < count; ++u) {
+      const int e = begin + u * team.lanes;
+      j[u] = e < head ? e : e + middle;
 #pragma unroll
-    for (int i = 0; i < outputs; ++i) y[i][j * stride] = store<S>(b[i]);
-  }
+      for (int i = 0; i < inputs; ++i) raw[i][u] = x[i][j[u] * stride];
+    }
+#pragma unroll
+    for (int u = 0; u < count; ++u) {
+      T a[inputs], b[outputs];
+#pragma unroll
+      for (int i = 0; i < inputs; ++i) a[i] = load(raw[i][u]);
+      f(j[u], a, b);
+#pragma unroll
+      for (int i = 0; i < outputs; ++i) y[i][j[u] * stride] = store<S>(b[i]);
+    }
+  });
 }
 
 template <class Team, class S>

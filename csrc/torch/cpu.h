@@ -53,6 +53,9 @@ struct Cpu {
   static int64_t sums_of(const cpu::Rows& rows, ScalarType) { return rows.groups(); }
 
   // What is added up over rows: pairs of a loss and a weight.
+  // What Sums::finish writes a loss of that dtype in.
+  static ScalarType reduced_type(ScalarType storage) { return compute_type(storage); }
+
   class Sums {
    public:
     Sums(const Tensor&, int64_t count) : pairs_(2 * count) {}
