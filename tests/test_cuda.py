@@ -347,7 +347,8 @@ def test_rows_kept_in_shared_memory(chunks, dtype, kernels):
     ):
         given = {"reduction": "none", **options}
         results, counts = kept_or_not(
-            kernels, lambda: F.cross_entropy(x, t, **given)  # noqa: B023
+            kernels,
+            lambda: F.cross_entropy(x, t, **given),  # noqa: B023
         )
         assert counts == [launches, 0]
         assert_same(*([r] if isinstance(r, torch.Tensor) else r for r in results))

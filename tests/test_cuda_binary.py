@@ -120,7 +120,9 @@ def test_128_bit_accesses(architecture, resources):
             assert re.search(r"\bLDS\S*\.128\b", text), name
             if "softmax" in name:  # no load of any memory: the compiler knows which it is
                 assert not re.search(r"\bLD\.E", text), name
-            assert ("UCGABAR_WAIT" in text) == (int(architecture) >= 90), name  # a cluster's barrier
+            assert ("UCGABAR_WAIT" in text) == (int(architecture) >= 90), (
+                name
+            )  # a cluster's barrier
     assert keeping == KEEPING * DTYPES
     assert len(names) == len({k for a, k in resources if a == architecture and "6finish" not in k})
 

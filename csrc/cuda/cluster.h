@@ -1,5 +1,5 @@
-// Thread-block clusters, and a block's shared memory, whose size the launch says. A cluster's blocks run
-// at the same time and reach each other's shared memory. Before sm_90 there are none.
+// Thread-block clusters, and a block's shared memory, whose size the launch says. A cluster's blocks
+// run at the same time and reach each other's shared memory. Before sm_90 there are none.
 #pragma once
 
 #include <cuda_runtime.h>

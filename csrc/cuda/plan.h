@@ -15,9 +15,9 @@ struct Plan {
   int rows_per_block;  // at a time
   int64_t blocks;      // or clusters
 
-  // Where a row is gone over twice, it may be kept in shared memory, by as many blocks of a cluster as it
-  // has parts: a power of two. Each part is added up by itself, then the parts in their order, whether
-  // one block does it all or each block a part: it comes to the same.
+  // Where a row is gone over twice, it may be kept in shared memory, by as many blocks of a cluster as
+  // it has parts: a power of two. Each part is added up by itself, then the parts in their order,
+  // whether one block does it all or each block a part: it comes to the same.
   int parts = 1, part_size;
   int kept;  // bytes of one tensor's part
 

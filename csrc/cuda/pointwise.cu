@@ -237,7 +237,9 @@ cudaError_t launch_pointwise(const Pointwise& walk, const double* params, cudaSt
   const int64_t blocks =
       (chunks + along * chunks_in_flight<Chosen> - 1) / (along * chunks_in_flight<Chosen>);
   const unsigned sets = (walk.rows + across - 1) / across;
-  return launch(pointwise<S, Chosen, F>, {dim3(unsigned(blocks), sets < 65535 ? sets : 65535), dim3(along, across)}, stream, F(params), walk);
+  return launch(pointwise<S, Chosen, F>,
+                {dim3(unsigned(blocks), sets < 65535 ? sets : 65535), dim3(along, across)}, stream,
+                F(params), walk);
 }
 
 template <template <class, class> class Formula, bool gated>

@@ -55,8 +55,9 @@ class Team {
   // This block's part of a row of n elements, or the first.
   FASTACT_FN Part part(int n) const { return part(block_, n); }
 
-  // The sum of what f(mine, part) adds to `mine` in each thread and for each part, in an order that does
-  // not depend on anything; all get it. V() is the sum of nothing, and a + b = b + a to the last bit.
+  // The sum of what f(mine, part) adds to `mine` in each thread and for each part, in an order that
+  // does not depend on anything; all get it. V() is the sum of nothing, and a + b = b + a to the last
+  // bit.
   template <class V, class F>
   __device__ V sum(int n, const F& f) {
     const int count = kept ? 1 : parts_;

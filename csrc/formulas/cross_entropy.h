@@ -29,8 +29,7 @@ FASTACT_FN T sum_error(T a, T b, T sum) {
 template <class T>
 FASTACT_FN T quotient_of_sum(T u, T coefficient, T mass, T kappa, T rest) {
   T c = coefficient + mass, product = u * c, others = kappa - product, n = product + others;
-  T n_low = sum_error(product, others, n) + fma(u, c, -product) +
-            u * sum_error(coefficient, mass, c);
+  T n_low = sum_error(product, others, n) + fma(u, c, -product) + u * sum_error(coefficient, mass, c);
   T d = T(1) + rest, d_low = sum_error(T(1), rest, d);
   T q = quotient(n, d), correction = quotient(fma(-q, d, n) + fma(-q, d_low, n_low), d);
   return correction - correction == T(0) ? q + correction : q;  // of infinities there is none

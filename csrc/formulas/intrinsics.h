@@ -27,8 +27,8 @@ FASTACT_FN double abs(double x) { return __builtin_fabs(x); }
 FASTACT_FN float copysign(float x, float sign) { return __builtin_copysignf(x, sign); }
 FASTACT_FN double copysign(double x, double sign) { return __builtin_copysign(x, sign); }
 
-// Instructions of a GPU: 1 / x within 1 ulp for a normal x of at most 2^126, and 2^x within 2 ulp, where
-// results below 2^-126 are 0. FASTACT_IMITATED has a header that stands in for them.
+// Instructions of a GPU: 1 / x within 1 ulp for a normal x of at most 2^126, and 2^x within 2 ulp,
+// where results below 2^-126 are 0. FASTACT_IMITATED has a header that stands in for them.
 #if defined(__CUDA_ARCH__)
 inline constexpr bool has_exp2 = true;
 FASTACT_FN float reciprocal_instruction(float x) {

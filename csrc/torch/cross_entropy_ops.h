@@ -230,7 +230,8 @@ class CrossEntropyOps {
     // Runs the forward kernel, and reduces.
     Tensor loss(int64_t reduction, bool full_precision, Tensor& total) {
       const bool reduced = reduction != none;
-      Tensor loss = reduced ? reduced_loss(full_precision) : allocate_small(logits, row_sizes(), compute);
+      Tensor loss =
+          reduced ? reduced_loss(full_precision) : allocate_small(logits, row_sizes(), compute);
       if (!reduced) args.loss = loss.data_ptr();
       total = allocate_small(logits, {}, compute);
       auto pairs = sums();

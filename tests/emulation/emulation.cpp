@@ -49,7 +49,7 @@ using Warp = std::map<unsigned, Group>;  // by the lanes that take part
 struct Block {
   Barrier barrier;
   std::vector<Warp> warps;
-  unsigned threads;  // that have not ended
+  unsigned threads;                     // that have not ended
   std::unique_ptr<std::byte[]> shared;  // of its exact size, for AddressSanitizer
 };
 
@@ -61,7 +61,7 @@ size_t shared_size;
 // The fiber that runs, of so many in a block; those of a cluster's blocks follow each other.
 unsigned current, thread_count;
 unsigned first_block;  // of the cluster
-bool moved;  // whether anything has happened since the scheduler last looked
+bool moved;            // whether anything has happened since the scheduler last looked
 ucontext_t scheduler;
 const std::function<void()>* kernel_body;
 [[maybe_unused]] void* scheduler_fake_stack;

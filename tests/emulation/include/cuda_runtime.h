@@ -28,7 +28,8 @@ struct alignas(16) uint4 {
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
-// Waits until all threads of the cluster or of the block, or those of this warp in `members`, have come.
+// Waits until all threads of the cluster or of the block, or those of this warp in `members`, have
+// come.
 void wait_for_cluster();
 void wait_for_block();
 void wait_for_warp(unsigned members);
