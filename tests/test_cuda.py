@@ -4,19 +4,17 @@ They run on a GPU where there is one, else on the CPU by emulation:
 FASTACT_LIBRARY=build/emulation/libfastact_emulated.so. test_cuda_runtime.py has what needs a GPU.
 """
 
-import ctypes
 import itertools
-import os
 
 import losses
 import pytest
 import support
 import torch
 import torch.nn.functional as TF
+from kept import kept_or_not
 from losses import describe, make, probabilities, targets, weights
 from support import CASES, DTYPES, check, labels
 
-from fastact import _library
 from fastact import functional as F
 
 pytestmark = pytest.mark.usefixtures("on_gpu")
@@ -304,40 +302,16 @@ def test_a_rows_bits_depend_on_nothing_else(chunks, dtype):
         assert_same(first, second, reduction)
 
 
-@pytest.fixture
-def kernels():
-    """The library's C functions; rows are kept in shared memory again after the test."""
-    path = os.environ["FASTACT_LIBRARY"] if support.EMULATED else _library.find("libfastact_cuda")
-    library = ctypes.CDLL(str(path))
-    library.fastact_cuda_keep_rows.argtypes = [ctypes.c_bool]
-    library.fastact_cuda_rows_kept.restype = ctypes.c_longlong
-    yield library
-    library.fastact_cuda_keep_rows(True)
-
-
-def kept_or_not(kernels, function):
-    """Results with rows kept in shared memory and without, and how many launches kept them."""
-    results, counts = [], []
-    for keep in (True, False):
-        kernels.fastact_cuda_keep_rows(keep)
-        before = kernels.fastact_cuda_rows_kept()
-        results.append(function())
-        counts.append(kernels.fastact_cuda_rows_kept() - before)
-    return results, counts
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=describe)
 @pytest.mark.parametrize("chunks", [511, 512, 600, 1025, 2049])
-def test_rows_kept_in_shared_memory(chunks, dtype, kernels):
-    """By one block to eight, or not: the same bits, whatever the address. Rows of 8 KiB and more."""
-    launches = 1 if chunks > 511 else 0
-    # What emulation has no threads for is left to a GPU, whose parts are longer.
-    rows = 3 if support.EMULATED else 300
-    x = misaligned(make(rows, classes_of(chunks, dtype), dtype=dtype), 1)
+def test_rows_kept_in_shared_memory(chunks, dtype):
+    """By one block to eight, or not: the same bits, at any address. Rows of 8 KiB and more."""
+    launches = int(chunks > 511)
+    x = misaligned(make(3, classes_of(chunks, dtype), dtype=dtype), 1)
     target, q, grad = targets(x), probabilities(x), make(*x.shape, dtype=dtype, seed=7)
     x[0, :-2] = -torch.inf
     for op in (F.softmax, F.log_softmax):
-        results, counts = kept_or_not(kernels, lambda: derivatives_of(op, x, grad))  # noqa: B023
+        results, counts = kept_or_not(lambda: derivatives_of(op, x, grad))  # noqa: B023
         assert counts == [2 * launches, 0]
         assert_same(*results)
     for t, options in (
@@ -346,10 +320,7 @@ def test_rows_kept_in_shared_memory(chunks, dtype, kernels):
         (q, {"label_smoothing": 0.1, "reduction": "sum"}),
     ):
         given = {"reduction": "none", **options}
-        results, counts = kept_or_not(
-            kernels,
-            lambda: F.cross_entropy(x, t, **given),  # noqa: B023
-        )
+        results, counts = kept_or_not(lambda: F.cross_entropy(x, t, **given))  # noqa: B023
         assert counts == [launches, 0]
         assert_same(*([r] if isinstance(r, torch.Tensor) else r for r in results))
 

@@ -228,7 +228,8 @@ template <class S, template <class, class> class Formula, template <class, class
 cudaError_t launch_pointwise(const Pointwise& walk, const double* params, cudaStream_t stream) {
   using F = typename Arithmetic<S, Formula>::F;
   using Chosen = Pass<F, Compute<S>, gated>;
-  if constexpr (Chosen::is_common)
+  // In double the arithmetic takes longer than the rest.
+  if constexpr (Chosen::is_common && sizeof(S) < 8)
     if (is_flat<S, Chosen>(walk)) return launch_flat<S, Chosen>(F(params), walk, stream);
   const int64_t chunks = walk.inner / per_chunk<S> + 1;
   unsigned along = 1;  // threads along a row

@@ -69,13 +69,14 @@ struct Keep {
   FASTACT_FN void element(int i, int j, S x) const { to[i][j] = x; }
 };
 
-// Calls f(count, j) for what comes in no chunk: elements j, j + step, ... of n, several at a time, so
-// that as many loads are under way. Strided rows are all of it.
+// Calls f(count, j) for what comes in no chunk: elements j, j + step, ... of n. Where that is all of
+// the row, several at a time, so that as many loads are under way.
 template <class F>
-__device__ __forceinline__ void one_by_one(int j, int n, int step, const F& f) {
+__device__ __forceinline__ void one_by_one(int j, int n, int step, bool is_all, const F& f) {
   constexpr std::integral_constant<int, 4> several;
+  if (is_all)
 #pragma unroll 1
-  for (; j + (several - 1) * step < n; j += several * step) f(several, j);
+    for (; j + (several - 1) * step < n; j += several * step) f(several, j);
 #pragma unroll 1
   for (; j < n; j += step) f(std::integral_constant<int, 1>(), j);
 }
@@ -140,7 +141,7 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
       process(c, raw);
     }
   }
-  one_by_one(chunks * width + team.rank, n, team.lanes, [&](auto count, int begin) {
+  one_by_one(chunks * width + team.rank, n, team.lanes, stride != 1, [&](auto count, int begin) {
     S raw[inputs][count];
 #pragma unroll
     for (int u = 0; u < count; ++u)
@@ -204,7 +205,7 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
     }
   }
   const int middle = chunks * width;
-  one_by_one(team.rank, n - middle, team.lanes, [&](auto count, int begin) {
+  one_by_one(team.rank, n - middle, team.lanes, stride != 1, [&](auto count, int begin) {
     S raw[inputs][count];
     int j[count];
 #pragma unroll
