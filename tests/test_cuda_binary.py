@@ -21,8 +21,8 @@ PASSES = 3
 # Activations; softmax and log_softmax; cross entropy forward and backward, each with and without
 # options, and double backward, and the sum that follows; binary cross entropy
 KERNELS = PASSES * (len(ACTIVATIONS) + len(GATES)) + 2 * PASSES + 2 * 2 + 1 + 1 + PASSES
-# Activations forward and backward, where operands are aligned; not in double
-FLAT = 2 * (len(ACTIVATIONS) + len(GATES))
+# Ungated activations forward and backward, where operands are aligned; not in double
+FLAT = 2 * len(ACTIVATIONS)
 # softmax and log_softmax, forward and backward, and cross entropy forward with options
 KEEPING = 2 * 2 + 1
 # Their names end in a template argument that says so, after others.

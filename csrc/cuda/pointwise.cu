@@ -15,7 +15,7 @@ constexpr int threads_per_block = 256;
 // What a kernel needs to know of each of the three: how many tensors, and what becomes of an element.
 template <class F, class T, bool gated>
 struct Forward {
-  static constexpr bool is_common = true;  // has a kernel for the common case
+  static constexpr bool has_flat = !gated;  // a kernel for the common case
   static constexpr int inputs = gated ? 2 : 1, outputs = 1;
   FASTACT_FN static void apply(const F& f, const T (&in)[inputs], T (&out)[outputs]) {
     if constexpr (gated)
@@ -27,7 +27,7 @@ struct Forward {
 
 template <class F, class T, bool gated>
 struct Backward {
-  static constexpr bool is_common = true;
+  static constexpr bool has_flat = !gated;
   static constexpr int inputs = gated ? 3 : 2, outputs = gated ? 2 : 1;
   FASTACT_FN static void apply(const F& f, const T (&in)[inputs], T (&out)[outputs]) {
     if constexpr (gated)
@@ -39,7 +39,7 @@ struct Backward {
 
 template <class F, class T, bool gated>
 struct DoubleBackward {
-  static constexpr bool is_common = false;
+  static constexpr bool has_flat = false;
   static constexpr int inputs = gated ? 5 : 3, outputs = gated ? 3 : 2;
   FASTACT_FN static void apply(const F& f, const T (&in)[inputs], T (&out)[outputs]) {
     if constexpr (gated)
@@ -157,7 +157,8 @@ __global__ void __launch_bounds__(threads_per_block, blocks_at_once<S, Pass>)
 }
 
 // What most calls are, one row of operands that all begin at a multiple of 16 bytes, without the
-// arithmetic that other layouts take: for large tensors, where instructions may be what is short.
+// arithmetic that other layouts take: instructions may be what is short. Where more operands are read
+// for an element they are not.
 template <int count>
 struct Flat {
   void* operands[count];
@@ -229,7 +230,7 @@ cudaError_t launch_pointwise(const Pointwise& walk, const double* params, cudaSt
   using F = typename Arithmetic<S, Formula>::F;
   using Chosen = Pass<F, Compute<S>, gated>;
   // In double the arithmetic takes longer than the rest.
-  if constexpr (Chosen::is_common && sizeof(S) < 8)
+  if constexpr (Chosen::has_flat && sizeof(S) < 8)
     if (is_flat<S, Chosen>(walk)) return launch_flat<S, Chosen>(F(params), walk, stream);
   const int64_t chunks = walk.inner / per_chunk<S> + 1;
   unsigned along = 1;  // threads along a row

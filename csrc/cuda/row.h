@@ -73,7 +73,7 @@ struct Keep {
 // the row, several at a time, so that as many loads are under way.
 template <class F>
 __device__ __forceinline__ void one_by_one(int j, int n, int step, bool is_all, const F& f) {
-  constexpr std::integral_constant<int, 4> several;
+  constexpr std::integral_constant<int, inputs == 1 ? 4 : 2> several;
   if (is_all)
 #pragma unroll 1
     for (; j + (several - 1) * step < n; j += several * step) f(several, j);
@@ -141,24 +141,26 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
       process(c, raw);
     }
   }
-  one_by_one(chunks * width + team.rank, n, team.lanes, stride != 1, [&](auto count, int begin) {
-    S raw[inputs][count];
+  one_by_one<inputs>(chunks * width + team.rank, n, team.lanes, stride != 1,
+                     [&](auto count, int begin) {
+                       S raw[inputs][count];
 #pragma unroll
-    for (int u = 0; u < count; ++u)
+                       for (int u = 0; u < count; ++u)
 #pragma unroll
-      for (int i = 0; i < inputs; ++i) raw[i][u] = x[i][(begin + u * team.lanes) * stride];
+                         for (int i = 0; i < inputs; ++i)
+                           raw[i][u] = x[i][(begin + u * team.lanes) * stride];
 #pragma unroll
-    for (int u = 0; u < count; ++u) {
-      const int j = begin + u * team.lanes;
-      T a[inputs][1];
+                       for (int u = 0; u < count; ++u) {
+                         const int j = begin + u * team.lanes;
+                         T a[inputs][1];
 #pragma unroll
-      for (int i = 0; i < inputs; ++i) {
-        a[i][0] = load(raw[i][u]);
-        keep.element(i, j, raw[i][u]);
-      }
-      f(j, a);
-    }
-  });
+                         for (int i = 0; i < inputs; ++i) {
+                           a[i][0] = load(raw[i][u]);
+                           keep.element(i, j, raw[i][u]);
+                         }
+                         f(j, a);
+                       }
+                     });
 }
 
 // Writes the elements of y: f(j, a, b) computes b[i], element j of y[i], from a[i], element j of x[i].
@@ -205,7 +207,7 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
     }
   }
   const int middle = chunks * width;
-  one_by_one(team.rank, n - middle, team.lanes, stride != 1, [&](auto count, int begin) {
+  one_by_one<inputs>(team.rank, n - middle, team.lanes, stride != 1, [&](auto count, int begin) {
     S raw[inputs][count];
     int j[count];
 #pragma unroll
