@@ -3,8 +3,10 @@
 
 #include "../cpu/rows.h"
 
+// Smaller under emulation, where rows are short and few.
 #if !defined(FASTACT_PART_BYTES)
 #define FASTACT_PART_BYTES 65536
+#define FASTACT_MOST_BLOCKS 16384
 #endif
 
 namespace fastact::cuda {
@@ -48,7 +50,7 @@ struct Plan {
   int64_t for_keeping(int tensors) const { return sum_bytes + int64_t(tensors) * kept; }
 
   // Enough to fill any GPU several times; beyond, blocks take several sets of rows.
-  static constexpr int64_t most_blocks = 16384;
+  static constexpr int64_t most_blocks = FASTACT_MOST_BLOCKS;
   // Double takes twice the registers.
   static constexpr int most_threads(int64_t itemsize) { return itemsize == 8 ? 256 : 512; }
   // A multiprocessor of sm_90 has room for three such blocks. More than eight blocks in a cluster are

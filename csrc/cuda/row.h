@@ -71,7 +71,7 @@ struct Keep {
 
 // Calls f(count, j) for what comes in no chunk: elements j, j + step, ... of n. Where that is all of
 // the row, several at a time, so that as many loads are under way.
-template <class F>
+template <int inputs, class F>
 __device__ __forceinline__ void one_by_one(int j, int n, int step, bool is_all, const F& f) {
   constexpr std::integral_constant<int, inputs == 1 ? 4 : 2> several;
   if (is_all)
