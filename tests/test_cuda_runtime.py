@@ -163,7 +163,7 @@ def test_cuda_graph(classes, inplace):
 @pytest.mark.parametrize("classes", [8193, 30001, 50257, 128257])
 def test_rows_kept_in_clusters(classes, dtype):
     """One block to eight, more rows than fit at a time: the bits of rows that are read twice."""
-    x, grad = make(700, classes, dtype=dtype), make(700, classes, dtype=dtype, seed=2)
+    x, grad = make(300, classes, dtype=dtype), make(300, classes, dtype=dtype, seed=2)
     target = targets(x)
 
     def run():
