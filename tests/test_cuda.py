@@ -307,7 +307,7 @@ def test_a_rows_bits_depend_on_nothing_else(chunks, dtype):
 def test_rows_kept_in_shared_memory(chunks, dtype):
     """By one block to eight, or not: the same bits, at any address. Rows of 8 KiB and more."""
     launches = int(chunks > 511)
-    x = misaligned(make(3, classes_of(chunks, dtype), dtype=dtype), 1)
+    x = misaligned(make(5, classes_of(chunks, dtype), dtype=dtype), 1)
     target, q, grad = targets(x), probabilities(x), make(*x.shape, dtype=dtype, seed=7)
     x[0, :-2] = -torch.inf
     for op in (F.softmax, F.log_softmax):
