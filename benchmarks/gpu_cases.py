@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -18,9 +20,10 @@ from torch import Tensor
 import fastact
 from fastact import functional as F
 
-# Ours are the compiled kernels, forced.
+# Ours are the compiled kernels, forced; and once more without keeping rows in shared memory.
 OURS, TORCH, COMPILE, LIGER = "fastact", "torch", "torch.compile", "liger"
-COMPETITORS = (OURS, TORCH, COMPILE, LIGER)
+NOT_KEPT = "fastact, rows not kept"
+COMPETITORS = (OURS, TORCH, COMPILE, LIGER, NOT_KEPT)
 
 _SIZES = {f"2^{k}": 2**k for k in (20, 24, 26, 28)}
 SHAPES = {
@@ -97,6 +100,23 @@ def compiles(case: Case) -> bool:
     return case.op.name in FIRST and case.dtype == "bf16" and case.shape in sizes[-2:]
 
 
+def keeps_rows(case: Case) -> bool:
+    """Whether kernels go over a row twice that is long enough to be kept (csrc/cuda/plan.h)."""
+    twice = case.op.name in ("softmax", "log_softmax", "cross_entropy, smoothed")
+    return twice and case.shape[-1] * DTYPES[case.dtype].itemsize >= 8192
+
+
+@contextmanager
+def _rows_not_kept() -> Iterator[None]:
+    path = os.environ.get("FASTACT_LIBRARY") or fastact._library.find("libfastact_cuda")
+    keep_rows = ctypes.CDLL(str(path)).fastact_cuda_keep_rows
+    keep_rows(ctypes.c_bool(False))
+    try:
+        yield
+    finally:
+        keep_rows(ctypes.c_bool(True))
+
+
 @cache
 def _liger() -> dict[str, Callable[..., Any]]:
     """Liger-Kernel's functions by our op, where it is installed."""
@@ -118,7 +138,11 @@ def _liger() -> dict[str, Callable[..., Any]]:
 
 def competitors(case: Case) -> list[str]:
     """Who takes part in a case, ours first."""
-    takes_part = {COMPILE: compiles(case), LIGER: case.op.name in _liger()}
+    takes_part = {
+        COMPILE: compiles(case),
+        LIGER: case.op.name in _liger(),
+        NOT_KEPT: keeps_rows(case),
+    }
     return [name for name in COMPETITORS if takes_part.get(name, True)]
 
 
@@ -145,7 +169,7 @@ class Operands:
 
 def function_of(case: Case, competitor: str) -> Callable[..., Tensor]:
     """What a competitor calls."""
-    if competitor == OURS:
+    if competitor in (OURS, NOT_KEPT):
         return case.op.ours
     if competitor == LIGER:
         return _liger()[case.op.name]
@@ -176,7 +200,12 @@ def _call(case: Case, function: Callable[..., Tensor], given: Operands) -> Calla
 
 def backend_of(competitor: str) -> Any:
     """What has to be in force around a competitor's calls."""
-    return fastact.backend("compiled") if competitor == OURS else nullcontext()
+    stack = ExitStack()
+    if competitor in (OURS, NOT_KEPT):
+        stack.enter_context(fastact.backend("compiled"))
+    if competitor == NOT_KEPT:
+        stack.enter_context(_rows_not_kept())
+    return stack
 
 
 # --------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def _cell(number: float, style: str = ".2f") -> str:
 def table(results: Results) -> str:
     """A line for each case."""
     heading = ("op", "dtype", "n", "pass", "us", "torch us", "torch", "compile", "liger",
-               "GB/s", "copy", "call us")  # fmt: skip
+               "not kept", "GB/s", "copy", "call us")  # fmt: skip
     calls = results.notes["calls"]
     lines = [heading]
     for row in sorted(results.rows, key=lambda r: (r.family, r.op, r.dtype, math.prod(r.shape))):

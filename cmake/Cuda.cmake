@@ -11,8 +11,8 @@ function(fastact_add_cuda_library)
   list(GET FASTACT_CUDA_ARCHITECTURES -1 newest)
   list(APPEND CMAKE_CUDA_ARCHITECTURES ${newest}-virtual)
 
-  add_library(fastact_cuda SHARED csrc/cuda/dispatch.cpp csrc/cuda/driver.cpp csrc/torch/allocate.cpp
-              csrc/torch/pointwise_cuda.cpp csrc/torch/register_cuda.cpp)
+  add_library(fastact_cuda SHARED csrc/cuda/dispatch.cpp csrc/cuda/driver.cpp csrc/cuda/keep.cpp
+              csrc/torch/allocate.cpp csrc/torch/pointwise_cuda.cpp csrc/torch/register_cuda.cpp)
   # Contraction is off, and fma explicit, so that a GPU computes what a CPU with FMA does.
   fastact_add_cuda_kernels(fastact_cuda -fmad=false --expt-relaxed-constexpr --compress-mode=size
                            $<$<BOOL:${FASTACT_WERROR}>:-Werror=all-warnings>)

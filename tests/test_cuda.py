@@ -11,6 +11,7 @@ import pytest
 import support
 import torch
 import torch.nn.functional as TF
+from kept import kept_or_not
 from losses import describe, make, probabilities, targets, weights
 from support import CASES, DTYPES, check, labels
 
@@ -299,6 +300,35 @@ def test_a_rows_bits_depend_on_nothing_else(chunks, dtype):
     for reduction in ("mean", "sum"):
         first, second = (loss_and_gradient(x, target, reduction) for _ in range(2))
         assert_same(first, second, reduction)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=describe)
+@pytest.mark.parametrize("chunks", [511, 512, 600, 1025, 2049])
+def test_rows_kept_in_shared_memory(chunks, dtype):
+    """By one block to eight, or not: the same bits, at any address. Rows of 8 KiB and more."""
+    launches = int(chunks > 511)
+    x = misaligned(make(5, classes_of(chunks, dtype), dtype=dtype), 1)
+    target, q, grad = targets(x), probabilities(x), make(*x.shape, dtype=dtype, seed=7)
+    x[0, :-2] = -torch.inf
+    for op in (F.softmax, F.log_softmax):
+        results, counts = kept_or_not(lambda: derivatives_of(op, x, grad))  # noqa: B023
+        assert counts == [2 * launches, 0]
+        assert_same(*results)
+    for t, options in (
+        (target, {"label_smoothing": 0.1}),
+        (target, {"softcap": 5.0, **ALL}),
+        (q, {"label_smoothing": 0.1, "reduction": "sum"}),
+    ):
+        given = {"reduction": "none", **options}
+        results, counts = kept_or_not(lambda: F.cross_entropy(x, t, **given))  # noqa: B023
+        assert counts == [launches, 0]
+        assert_same(*([r] if isinstance(r, torch.Tensor) else r for r in results))
+
+
+def derivatives_of(function, x, grad):
+    x = x.detach().requires_grad_()
+    y = function(x, 1)
+    return y.detach(), torch.autograd.grad(y, x, grad)[0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=describe)

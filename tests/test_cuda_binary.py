@@ -18,9 +18,15 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no CUDA library")
 
 DTYPES = 4
 PASSES = 3
-# softmax and log_softmax; cross entropy forward and backward, each with and without options, and
-# double backward, and the sum that follows; binary cross entropy
+# Activations; softmax and log_softmax; cross entropy forward and backward, each with and without
+# options, and double backward, and the sum that follows; binary cross entropy
 KERNELS = PASSES * (len(ACTIVATIONS) + len(GATES)) + 2 * PASSES + 2 * 2 + 1 + 1 + PASSES
+# Ungated activations forward and backward, where operands are aligned; not in double
+FLAT = 2 * len(ACTIVATIONS)
+# softmax and log_softmax, forward and backward, and cross entropy forward with options
+KEEPING = 2 * 2 + 1
+# Their names end in a template argument that says so, after others.
+KEEPS = re.compile(r"softmax_\w+ardI.*Lb1EEEvN|7forwardI\w+Lb0ELb1EEEvN")
 
 
 def tool(name):
@@ -65,7 +71,7 @@ def test_every_kernel_for_every_architecture(resources):
     counts = defaultdict(int)
     for architecture, _ in resources:
         counts[architecture] += 1
-    expected = KERNELS * DTYPES
+    expected = (KERNELS + KEEPING) * DTYPES + FLAT * (DTYPES - 1)
     if set(counts) != set(architectures()):
         pytest.skip(f"built for {', '.join(counts)} alone")
     assert set(counts.values()) == {expected}, dict(counts)
@@ -84,8 +90,9 @@ def test_no_stack_and_no_spills(resources):
 def test_registers_leave_room(resources):
     """For 1024 threads of the kernels that matter, and 512 of any: 65,536 registers are there."""
     for (architecture, kernel), used in resources.items():
-        is_double = "Constants<double>" in kernel or re.search(r"I\w*dE?E", kernel)
-        often = re.search(r"pointwise.*(Forward|Backward).*Lb0|softmax_forward", kernel)
+        is_double = "Constants<double>" in kernel or re.search(r"I\w*d(Lb\d)?E?E", kernel)
+        often = re.search(r"(pointwise|flat).*(Forward|Backward).*Lb0|softmax_forward", kernel)
+        often = often or KEEPS.search(kernel)  # 512 threads, two blocks at once
         limit = 64 if often and not is_double and "DoubleBackward" not in kernel else 128
         if "double_backward" in kernel or is_double:
             limit = 168
@@ -99,7 +106,7 @@ def test_128_bit_accesses(architecture, resources):
         pytest.skip(f"not built for sm_{architecture}")
     tool("nvdisasm")  # which cuobjdump calls
     listing = output_of(tool("cuobjdump"), "-sass", "-arch", f"sm_{architecture}", str(LIBRARY))
-    names = []
+    names, keeping = [], 0
     for text in listing.split("Function : ")[1:]:
         name = text.split(None, 1)[0]
         if "6finish" in name:
@@ -108,6 +115,16 @@ def test_128_bit_accesses(architecture, resources):
         assert re.search(r"\bLDG\.E\S*\.128\b", text), name
         if not re.search(r"7forwardI", name):  # gives a few numbers for each row
             assert re.search(r"\bSTG\.E\S*\.128\b", text), name
+        if KEEPS.search(name):
+            keeping += 1
+            assert re.search(r"\bSTS\S*\.128\b", text), name
+            assert re.search(r"\bLDS\S*\.128\b", text), name
+            if "softmax" in name:  # no load of any memory: the compiler knows which it is
+                assert not re.search(r"\bLD\.E", text), name
+            assert ("UCGABAR_WAIT" in text) == (int(architecture) >= 90), (
+                name
+            )  # a cluster's barrier
+    assert keeping == KEEPING * DTYPES
     assert len(names) == len({k for a, k in resources if a == architecture and "6finish" not in k})
 
 

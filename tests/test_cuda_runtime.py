@@ -3,6 +3,7 @@
 import losses
 import pytest
 import torch
+from kept import kept_or_not
 from losses import make, targets
 from support import CASES, labels
 from torch.autograd import gradcheck, gradgradcheck
@@ -156,6 +157,29 @@ def test_cuda_graph(classes, inplace):
             t.detach().zero_()
         graph.replay()
         assert_same(results, want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("classes", [8193, 30001, 50257, 128257])
+def test_rows_kept_in_clusters(classes, dtype):
+    """One block to eight, more rows than fit at a time: the bits of rows that are read twice."""
+    x, grad = make(300, classes, dtype=dtype), make(300, classes, dtype=dtype, seed=2)
+    target = targets(x)
+
+    def run():
+        leaf = x.detach().requires_grad_()
+        y = F.softmax(leaf, 1)
+        loss = F.cross_entropy(x, target, label_smoothing=0.1, reduction="none")
+        return y.detach(), torch.autograd.grad(y, leaf, grad)[0], loss
+
+    results, counts = kept_or_not(run)
+    # Of the largest rows, in two tensors, a block of an older GPU has no room for an eighth.
+    assert counts[0] == 3 or torch.cuda.get_device_capability() != (9, 0)
+    assert counts[1] == 0
+    assert_same(*results)
+    graph, captured_results = captured(run)
+    graph.replay()
+    assert_same(captured_results, results[0])
 
 
 # --------------------------------------------------------------------------------------------------

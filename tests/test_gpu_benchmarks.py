@@ -59,6 +59,12 @@ def test_a_wrong_loss_is_not_timed():
         assert "off by" in gpu_cases.wrong(replace(case, op=replace(case.op, keywords=keywords)))
 
 
+def test_rows_that_are_kept_are_timed_without_as_well():
+    names = {c.op.name for c in CASES if gpu_cases.NOT_KEPT in gpu_cases.competitors(c)}
+    assert names == {"softmax", "log_softmax", "cross_entropy, smoothed"}
+    assert gpu_cases.NOT_KEPT not in gpu_cases.competitors(tiny("softmax"))
+
+
 def test_operands_exceed_the_cache():
     cache = 50 * 2**20
     assert sets_needed(2**30, cache, 70 * 2**30) == 1

@@ -24,8 +24,9 @@ FASTACT_FN void narrow(const Compute<S>* x, S* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = store<S>(x[i]);
 }
 
-// F16C has an instruction for each direction, which GCC 12 does not use in loops: the integer arithmetic
-// that it vectorises instead takes 27 to and fro. ("maskz" with all ones is the form that does not warn.)
+// F16C has an instruction for each direction, which GCC 12 does not use in loops: the integer
+// arithmetic that it vectorises instead takes 27 to and fro. ("maskz" with all ones is the form that
+// does not warn.)
 #if defined(__F16C__)
 template <>
 FASTACT_FN void widen<Half>(const Half* x, float* y, int64_t n) {
@@ -75,7 +76,8 @@ FASTACT_FN void map(const S* const (&x)[ins], S* const (&y)[outs], int64_t n, co
 using Pair = uint32_t __attribute__((aligned(2), may_alias));
 
 template <int ins, int outs, class F>
-FASTACT_FN void map(const BFloat16* const (&x)[ins], BFloat16* const (&y)[outs], int64_t n, const F& f) {
+FASTACT_FN void map(const BFloat16* const (&x)[ins], BFloat16* const (&y)[outs], int64_t n,
+                    const F& f) {
   constexpr uint32_t upper = 0xffff0000;
 #pragma GCC ivdep
   for (int64_t i = 0; i < n / 2; ++i) {
@@ -88,8 +90,8 @@ FASTACT_FN void map(const BFloat16* const (&x)[ins], BFloat16* const (&y)[outs],
     f(a[0], b[0]);
     f(a[1], b[1]);
     for (int k = 0; k < outs; ++k)
-      reinterpret_cast<Pair*>(y[k])[i] = rounded_to_bfloat16(to_bits(b[0][k])) >> 16 |
-                                         (rounded_to_bfloat16(to_bits(b[1][k])) & upper);
+      reinterpret_cast<Pair*>(y[k])[i] =
+          rounded_to_bfloat16(to_bits(b[0][k])) >> 16 | (rounded_to_bfloat16(to_bits(b[1][k])) & upper);
   }
   if (n % 2 == 0) return;
   const BFloat16* last_x[ins];

@@ -108,7 +108,8 @@ struct Exponentials {
     for (int l = 0; l < lanes; ++l) {
       using C = Constants<T>;
       others_[l] += others[l] * SoftmaxConstants<T>::unlift;
-      ones_[l] += ((all[l] - others[l]) * SoftmaxConstants<T>::unlift + C::round_magic) - C::round_magic;
+      ones_[l] +=
+          ((all[l] - others[l]) * SoftmaxConstants<T>::unlift + C::round_magic) - C::round_magic;
     }
   }
 

@@ -139,9 +139,9 @@ struct WholeRows {
       const S* y = group.at(args.inputs[1], 0, 0);
       S* grad_x = group.at(args.outputs[0], 0, 0);
       const T sum = total(group, grad, y, F::pulled);
-      map({grad, y}, {grad_x}, classes,
-                   [&](const T(&a)[2], T(&b)[1])
-                       __attribute__((always_inline)) { b[0] = F::backward(a[0], a[1], sum); });
+      map({grad, y}, {grad_x}, classes, [&](const T(&a)[2], T(&b)[1]) __attribute__((always_inline)) {
+        b[0] = F::backward(a[0], a[1], sum);
+      });
     }
   }
 
@@ -156,10 +156,10 @@ struct WholeRows {
       S* grad_y = group.at(args.outputs[1], 0, 0);
       const T v_sum = total(group, v, y, F::pushed), grad_sum = total(group, grad, y, F::pulled);
       map({v, grad, y}, {grad_grad, grad_y}, classes,
-                   [&](const T(&a)[3], T(&b)[2]) __attribute__((always_inline)) {
-                     b[0] = F::forward_mode(a[0], a[2], v_sum);
-                     b[1] = F::by_saved(a[0], a[1], a[2], grad_sum, v_sum);
-                   });
+          [&](const T(&a)[3], T(&b)[2]) __attribute__((always_inline)) {
+            b[0] = F::forward_mode(a[0], a[2], v_sum);
+            b[1] = F::by_saved(a[0], a[1], a[2], grad_sum, v_sum);
+          });
     }
   }
 

@@ -17,7 +17,7 @@ template <class S>
 struct Bce {
   using T = Compute<S>;
   const BceOperands& o;
-  const Team team{threads_per_block};
+  const Team<false> team{threads_per_block};
   const int64_t begin;
   const int n;
 
@@ -102,7 +102,8 @@ __global__ void __launch_bounds__(threads_per_block, 2) bce(const BceOperands op
 template <class S, Pass pass>
 cudaError_t run(const BceOperands& operands, int64_t numel, cudaStream_t stream) {
   const int64_t parts = (numel + cpu::bce_part - 1) / cpu::bce_part;
-  return launch(bce<S, pass>, dim3(unsigned(parts)), dim3(threads_per_block), stream, operands, numel);
+  return launch(bce<S, pass>, {dim3(unsigned(parts)), dim3(threads_per_block)}, stream, operands,
+                numel);
 }
 
 template <class S>

@@ -76,6 +76,41 @@ __device__ __forceinline__ void load_chunks(const S* const (&p)[depth], Chunk<S>
   for (int u = 0; u < depth; ++u) chunks[u] = __builtin_bit_cast(Chunk<S>, v[u]);
 }
 
+// Two results in 16 bits, which a GPU converts together.
+__device__ __forceinline__ uint32_t stored(BFloat16, float low, float high) {
+#if defined(__CUDA_ARCH__)
+  uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+#else
+  return store<BFloat16>(low).bits | uint32_t(store<BFloat16>(high).bits) << 16;
+#endif
+}
+__device__ __forceinline__ uint32_t stored(Half, float low, float high) {
+#if defined(__CUDA_ARCH__)
+  uint32_t both;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+#else
+  return store<Half>(low).bits | uint32_t(store<Half>(high).bits) << 16;
+#endif
+}
+
+// The results of a chunk.
+template <class S>
+__device__ __forceinline__ Chunk<S> stored(const Compute<S> (&x)[per_chunk<S>]) {
+  if constexpr (sizeof(S) == 2) {
+    const uint4 v = {stored(S{}, x[0], x[1]), stored(S{}, x[2], x[3]), stored(S{}, x[4], x[5]),
+                     stored(S{}, x[6], x[7])};
+    return __builtin_bit_cast(Chunk<S>, v);
+  } else {
+    Chunk<S> chunk;
+#pragma unroll
+    for (int k = 0; k < per_chunk<S>; ++k) chunk.at[k] = x[k];
+    return chunk;
+  }
+}
+
 // In one piece where p allows it.
 template <class S>
 __device__ __forceinline__ void store_chunk(S* p, const Chunk<S>& chunk) {

@@ -3,7 +3,7 @@
 #include "../formulas/cross_entropy.h"
 
 #include "dtype.h"
-#include "launch.h"
+#include "launch_rows.h"
 #include "row.h"
 
 namespace fastact {
@@ -23,15 +23,15 @@ FASTACT_FN bool is_plain(const CrossEntropyRows& args) {
 }
 
 // One row as the threads of a team see it, each with all of this. `plain` is is_plain(args).
-template <class S, bool plain>
+template <class S, bool plain, bool kept>
 struct CrossEntropy {
   using T = Compute<S>;
   static constexpr T infinity = SoftmaxConstants<T>::infinity;
-  static constexpr bool is_short = sizeof(S) == 2;
   static constexpr int depth = plain ? in_flight<S> : 1;  // of the forward pass
 
   const CrossEntropyRows& args;
-  const Team& team;
+  const Plan& plan;
+  Team<kept>& team;
   const RowPlace& row;
   const SoftCap<T> cap;
   const T share, uniform, z_loss;  // share of the target, and of every class
@@ -42,8 +42,10 @@ struct CrossEntropy {
   T logit = T(0), slope = T(1);  // capped, and the slope of the cap
   T coefficient = T(0), weight = T(1);
 
-  __device__ CrossEntropy(const CrossEntropyRows& rows, const Team& members, const RowPlace& place)
+  __device__ CrossEntropy(const CrossEntropyRows& rows, const Plan& how, Team<kept>& members,
+                          const RowPlace& place)
       : args(rows),
+        plan(how),
         team(members),
         row(place),
         cap(plain ? 0.0 : rows.softcap),
@@ -92,30 +94,33 @@ struct CrossEntropy {
   __device__ T forward() const {
     T max = T(0), rest = T(0), mean = T(0), dot = T(0), mass = T(0);
     const int n = used ? row.classes : 0;
+    const Operands<S, 1, kept> operands{team, plan, row, n, {logits()}};
     if (!args.normalized) {
-      const auto sum = exponentials<depth>(team, logits(), n, row.stride, [&](T x) { return z(x); });
+      const auto sum = exponentials<depth>(operands, [&](T x) { return z(x); });
       max = sum.max;
       rest = sum.rest;
     }
     const T log_sum = log1p(rest), lse = max + log_sum;
     if constexpr (!plain) {
-      Sums<T, 3> mine;  // of exp(z - max) (z - max); of a (z - max); of a
-      const S* inputs[] = {logits(), probabilities()};
-      visit<1>(team, n, row.stride, inputs, [&](int j, auto& a) {
-        Sums<T, 3> part;
+      using Sum = Sums<T, 3>;  // of exp(z - max) (z - max); of a (z - max); of a
+      const auto sums = team.template sum<Sum>(n, [&](Sum& mine, Part part) {
+        const S* x = operands.again(0, part);
+        const S* inputs[] = {x, args.probabilities ? probabilities() + part.begin * row.stride : x};
+        visit<1>(team, part.size, row.stride, inputs, [&](int j, auto& a) {
+          Sum sum;
 #pragma unroll
-        for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
-          const T d = z(a[0][k]) - max;
-          if (args.entropy) part.at[0] += exp_negative(d) * at_least(d, SoftmaxConstants<T>::limit);
-          if (is_spread(args)) {
-            const T c = coefficient_of(j + k, a[1][k]);
-            part.at[1] += c == T(0) ? T(0) : c * d;
-            part.at[2] += c;
+          for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
+            const T d = z(a[0][k]) - max;
+            if (args.entropy) sum.at[0] += exp_negative(d) * at_least(d, SoftmaxConstants<T>::limit);
+            if (is_spread(args)) {
+              const T c = coefficient_of(part.begin + j + k, a[1][k]);
+              sum.at[1] += c == T(0) ? T(0) : c * d;
+              sum.at[2] += c;
+            }
           }
-        }
-        mine = mine + part;
+          mine = mine + sum;
+        });
       });
-      const auto sums = team.sum(mine);
       mean = sums.at[0] / (T(1) + rest);
       dot = sums.at[1];
       mass = sums.at[2];
@@ -152,13 +157,13 @@ struct CrossEntropy {
   };
   FASTACT_FN T gradient_of_loss() const {
     if (!args.reduced) return get(args.grad_loss, row.index);
-    const double grad = double(get(args.grad_loss, 0));
-    return T(args.total ? grad / double(get(args.total, 0)) : grad);
+    const T grad = get(args.grad_loss, 0);
+    return args.total ? grad / get(args.total, 0) : grad;
   }
 
   // The gradient by z of class j, of coefficient a; the target's index is left out.
   FASTACT_FN T gradient(const Gradient& g, T zj, T a) const {
-    T grad = exp_negative_lifted<is_short>(zj - g.max) * g.of.factor;
+    T grad = exp_negative_lifted<sizeof(S) == 2>(zj - g.max) * g.of.factor;
     if constexpr (!plain) {
       if (args.grad_entropy) grad -= entropy_gradient(zj - g.max, g.inverse, g.h, g.mean);
       if (is_spread(args)) grad -= g.of.u * a;
@@ -208,20 +213,21 @@ struct CrossEntropy {
       // y = v dz/dx, counted from its value at the target: the loss depends on differences only.
       const T origin = args.target ? load(inputs[1][index * row.stride]) * slope : T(0);
       const auto y = [&](T x, T v) { return (is_capped() ? v * cap.slope(x) : v) - origin; };
-      Sums<T, 3> mine;  // of p y; of p y (z - max - mean); of a y
-      visit<1>(team, row.classes, row.stride, inputs, [&](int j, auto& a) {
-        Sums<T, 3> part;
+      using Sum = Sums<T, 3>;  // of p y; of p y (z - max - mean); of a y
+      const auto sums = team.template sum<Sum>(row.classes, [&](Sum& mine, Part) {
+        visit<1>(team, row.classes, row.stride, inputs, [&](int j, auto& a) {
+          Sum part;
 #pragma unroll
-        for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
-          const T d = z(a[0][k]) - g.max, yj = y(a[0][k], a[1][k]);
-          const T p = exp_negative(d) * g.inverse;
-          part.at[0] += p == T(0) ? T(0) : p * yj;
-          part.at[1] += p == T(0) ? T(0) : p * (d - g.mean) * yj;
-          if (is_spread(args)) part.at[2] += coefficient_of(j + k, a[2][k]) * yj;
-        }
-        mine = mine + part;
+          for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
+            const T d = z(a[0][k]) - g.max, yj = y(a[0][k], a[1][k]);
+            const T p = exp_negative(d) * g.inverse;
+            part.at[0] += p == T(0) ? T(0) : p * yj;
+            part.at[1] += p == T(0) ? T(0) : p * (d - g.mean) * yj;
+            if (is_spread(args)) part.at[2] += coefficient_of(j + k, a[2][k]) * yj;
+          }
+          mine = mine + part;
+        });
       });
-      const auto sums = team.sum(mine);
       const T mean = sums.at[0], covariance = sums.at[1];
       by_lse = mean + origin;
       by_loss = coefficient * mean + g.mass * mean - sums.at[2] + T(2) * z_loss * lse * by_lse;
@@ -251,62 +257,62 @@ struct CrossEntropy {
 };
 
 // f(row) gives what is to be added up over rows, next to their weights.
-template <class S, bool plain, class F>
+template <class S, bool plain, bool kept, class F>
 __device__ void add_up_rows(const CrossEntropyRows& args, const Plan& plan, const F& f) {
   Sums<double, 2> mine;
-  for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& place) {
-    const CrossEntropy<S, plain> row(args, team, place);
+  for_each_row<kept>(args.rows, plan, [&](Team<kept>& team, const RowPlace& place) {
+    const CrossEntropy<S, plain, kept> row(args, plan, team, place);
     const auto result = f(row);
     if (!team.leads()) return;
     mine.at[0] += double(result);
     mine.at[1] += row.used ? double(row.weight) : 0.0;
   });
-  block_sums(mine, args.sums + 2 * int64_t(blockIdx.x));
+  const unsigned blocks = kept ? unsigned(plan.parts) : 1;
+  if (blockIdx.x % blocks == 0) block_sums(mine, args.sums + 2 * int64_t(blockIdx.x / blocks));
 }
 
-template <class S, bool plain>
-__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain ? 2 : 1)
+template <class S, bool plain, bool kept>
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain || kept ? 2 : 1)
     forward(const CrossEntropyRows args, const Plan plan) {
-  add_up_rows<S, plain>(args, plan, [](const auto& row) { return row.forward(); });
+  add_up_rows<S, plain, kept>(args, plan, [](const auto& row) { return row.forward(); });
 }
 
 template <class S, bool plain>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain ? 2 : 1)
     backward(const CrossEntropyRows args, const Plan plan) {
-  for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& place) {
-    CrossEntropy<S, plain>(args, team, place).backward();
+  for_each_row<false>(args.rows, plan, [&](Team<false>& team, const RowPlace& place) {
+    CrossEntropy<S, plain, false>(args, plan, team, place).backward();
   });
 }
 
 template <class S>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 1)
     double_backward(const CrossEntropyRows args, const Plan plan) {
-  add_up_rows<S, false>(args, plan, [](const auto& row) { return row.double_backward(); });
-}
-
-cudaError_t run(void (*kernel)(CrossEntropyRows, Plan), const CrossEntropyRows& rows,
-                cudaStream_t stream) {
-  const Plan plan(rows.rows, sizeof(Storage));
-  return launch(kernel, dim3(unsigned(plan.blocks)), dim3(unsigned(plan.threads)), stream, rows, plan);
+  add_up_rows<S, false, false>(args, plan, [](const auto& row) { return row.double_backward(); });
 }
 
 constexpr CrossEntropyKernels kernels = {
     [](const CrossEntropyRows& rows, cudaStream_t stream) {
-      return run(is_plain(rows) ? forward<Storage, true> : forward<Storage, false>, rows, stream);
+      constexpr auto plain = &forward<Storage, true, false>;  // reads the logits once
+      constexpr auto general = &forward<Storage, false, false>, keeps = &forward<Storage, false, true>;
+      if (is_plain(rows)) return launch_rows(plain, Plan(rows.rows, sizeof(Storage)), stream, rows);
+      return launch_rows(general, keeps, Plan(rows.rows, sizeof(Storage), 1), 1, stream, rows);
     },
     [](const CrossEntropyRows& rows, cudaStream_t stream) {
-      return run(is_plain(rows) ? backward<Storage, true> : backward<Storage, false>, rows, stream);
+      constexpr auto plain = &backward<Storage, true>, general = &backward<Storage, false>;
+      const Plan plan(rows.rows, sizeof(Storage));
+      return launch_rows(is_plain(rows) ? plain : general, plan, stream, rows);
     },
     [](const CrossEntropyRows& rows, cudaStream_t stream) {
-      return run(double_backward<Storage>, rows, stream);
+      return launch_rows(double_backward<Storage>, Plan(rows.rows, sizeof(Storage)), stream, rows);
     }};
 
 constexpr int finish_threads = 512;
 
 // One block.
-template <class T>
+template <class S, class T = Compute<S>>
 __global__ void __launch_bounds__(finish_threads)
-    finish(const double* sums, int64_t count, bool mean, T* loss, T* total) {
+    finish(const double* sums, int64_t count, bool mean, S* loss, T* total) {
   Sums<double, 2> mine;
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
     mine.at[0] += sums[2 * i];
@@ -315,15 +321,14 @@ __global__ void __launch_bounds__(finish_threads)
   __shared__ double result[2];
   block_sums(mine, result);
   if (threadIdx.x > 0) return;
-  *loss = T(mean ? result[0] / result[1] : result[0]);
+  *loss = store<S>(T(mean ? result[0] / result[1] : result[0]));
   if (total) *total = T(result[1]);
 }
 
 cudaError_t run_finish(const double* sums, int64_t count, bool mean, void* loss, void* total,
                        cudaStream_t stream) {
-  using T = Compute<Storage>;
-  return launch(finish<T>, dim3(1), dim3(finish_threads), stream, sums, count, mean,
-                static_cast<T*>(loss), static_cast<T*>(total));
+  return launch(finish<Storage>, {dim3(1), dim3(finish_threads)}, stream, sums, count, mean,
+                static_cast<Storage*>(loss), static_cast<Compute<Storage>*>(total));
 }
 
 }  // namespace

@@ -3,15 +3,28 @@
 
 #include "../cpu/rows.h"
 
+// Smaller under emulation, where rows are short and few.
+#if !defined(FASTACT_PART_BYTES)
+#define FASTACT_PART_BYTES 65536
+#define FASTACT_MOST_BLOCKS 16384
+#endif
+
 namespace fastact::cuda {
 
 struct Plan {
   int lanes;           // threads at a row: a power of two, up to 32, or a whole block
   int threads;         // of a block
   int rows_per_block;  // at a time
-  int64_t blocks;
+  int64_t blocks;      // or clusters
 
-  Plan(const cpu::Rows& rows, int64_t itemsize) {
+  // Where a row is gone over twice, it may be kept in shared memory, by as many blocks of a cluster as
+  // it has parts: a power of two. Each part is added up by itself, then the parts in their order,
+  // whether one block does it all or each block a part: it comes to the same.
+  int parts = 1, part_size;
+  int kept;  // bytes of one tensor's part
+
+  // `tensors` of the storage type are gone over twice.
+  Plan(const cpu::Rows& rows, int64_t itemsize, int tensors = 0) {
     const int64_t chunks = rows.classes * itemsize / 16;
     lanes = 1;
     if (rows.class_stride == 1) {
@@ -24,12 +37,29 @@ struct Plan {
     rows_per_block = threads / lanes;
     const int64_t sets = (rows.count() + rows_per_block - 1) / rows_per_block;
     blocks = sets < most_blocks ? sets : most_blocks;
+
+    if (lanes > 32)
+      while (parts < most_parts && tensors * rows.classes * itemsize > parts * part_bytes) parts *= 2;
+    const int64_t in_part = (rows.classes * itemsize + parts * 16 - 1) / (parts * 16);  // chunks
+    part_size = int(in_part * 16 / itemsize);
+    kept = int(in_part < most_kept / 16 ? in_part * 16 : most_kept);
   }
 
+  // Shared memory, in bytes: what Team::sum needs; and to keep the parts of so many tensors.
+  int for_sums() const { return lanes > 32 ? sum_bytes : 0; }
+  int64_t for_keeping(int tensors) const { return sum_bytes + int64_t(tensors) * kept; }
+
   // Enough to fill any GPU several times; beyond, blocks take several sets of rows.
-  static constexpr int64_t most_blocks = 16384;
+  static constexpr int64_t most_blocks = FASTACT_MOST_BLOCKS;
   // Double takes twice the registers.
   static constexpr int most_threads(int64_t itemsize) { return itemsize == 8 ? 256 : 512; }
+  // A multiprocessor of sm_90 has room for three such blocks. More than eight blocks in a cluster are
+  // not portable: beyond, parts grow, as long as a block has room.
+  static constexpr int64_t part_bytes = FASTACT_PART_BYTES;
+  static constexpr int most_parts = 8;
+  static constexpr int most_kept = 1 << 24;  // more than any GPU has
+  // Twice, for each warp of each part: three numbers.
+  static constexpr int sum_bytes = 2 * most_parts * 16 * 3 * 4;
 };
 
 }  // namespace fastact::cuda

@@ -15,6 +15,7 @@ constexpr int threads_per_block = 256;
 // What a kernel needs to know of each of the three: how many tensors, and what becomes of an element.
 template <class F, class T, bool gated>
 struct Forward {
+  static constexpr bool has_flat = !gated;  // a kernel for the common case
   static constexpr int inputs = gated ? 2 : 1, outputs = 1;
   FASTACT_FN static void apply(const F& f, const T (&in)[inputs], T (&out)[outputs]) {
     if constexpr (gated)
@@ -26,6 +27,7 @@ struct Forward {
 
 template <class F, class T, bool gated>
 struct Backward {
+  static constexpr bool has_flat = !gated;
   static constexpr int inputs = gated ? 3 : 2, outputs = gated ? 2 : 1;
   FASTACT_FN static void apply(const F& f, const T (&in)[inputs], T (&out)[outputs]) {
     if constexpr (gated)
@@ -37,6 +39,7 @@ struct Backward {
 
 template <class F, class T, bool gated>
 struct DoubleBackward {
+  static constexpr bool has_flat = false;
   static constexpr int inputs = gated ? 5 : 3, outputs = gated ? 3 : 2;
   FASTACT_FN static void apply(const F& f, const T (&in)[inputs], T (&out)[outputs]) {
     if constexpr (gated)
@@ -53,6 +56,31 @@ constexpr int chunks_in_flight = Pass::inputs == 1 ? 2 : 1;
 // How many blocks of a kernel a multiprocessor is to hold: as many registers as that leaves are enough.
 template <class S, class Pass>
 constexpr int blocks_at_once = sizeof(S) == 8 || Pass::inputs > 2 ? 2 : 4;
+
+enum class Address { any, aligned };
+
+// The results of a chunk.
+template <class Pass, Address address = Address::any, class F, class S>
+__device__ __forceinline__ void apply(const F& f, const Chunk<S> (&in)[Pass::inputs],
+                                      S* const (&to)[Pass::outputs]) {
+  using T = Compute<S>;
+  T out[Pass::outputs][per_chunk<S>];
+#pragma unroll
+  for (int k = 0; k < per_chunk<S>; ++k) {
+    T a[Pass::inputs], b[Pass::outputs];
+#pragma unroll
+    for (int i = 0; i < Pass::inputs; ++i) a[i] = load(in[i].at[k]);
+    Pass::apply(f, a, b);
+#pragma unroll
+    for (int i = 0; i < Pass::outputs; ++i) out[i][k] = b[i];
+  }
+#pragma unroll
+  for (int i = 0; i < Pass::outputs; ++i)
+    if constexpr (address == Address::aligned)
+      *reinterpret_cast<uint4*>(to[i]) = __builtin_bit_cast(uint4, stored<S>(out[i]));
+    else
+      store_chunk(to[i], stored<S>(out[i]));
+}
 
 // Where row r of each operand begins.
 template <int count>
@@ -108,18 +136,10 @@ __global__ void __launch_bounds__(threads_per_block, blocks_at_once<S, Pass>)
 #pragma unroll
     for (int c = 0; c < in_flight; ++c)
       if (const int64_t chunk = first + c * int(blockDim.x); chunk < chunks) {
-        Chunk<S> out[outputs];
+        S* to[outputs];
 #pragma unroll
-        for (int k = 0; k < width; ++k) {
-          T a[inputs], b[outputs];
-#pragma unroll
-          for (int i = 0; i < inputs; ++i) a[i] = load(in[c][i].at[k]);
-          Pass::apply(f, a, b);
-#pragma unroll
-          for (int i = 0; i < outputs; ++i) out[i].at[k] = store<S>(b[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < outputs; ++i) store_chunk(y[i] + head + chunk * width, out[i]);
+        for (int i = 0; i < outputs; ++i) to[i] = y[i] + head + chunk * width;
+        apply<Pass>(f, in[c], to);
       }
 
     const int64_t middle = chunks * width;
@@ -136,11 +156,82 @@ __global__ void __launch_bounds__(threads_per_block, blocks_at_once<S, Pass>)
   }
 }
 
+// What most calls are, one row of operands that all begin at a multiple of 16 bytes, without the
+// arithmetic that other layouts take: instructions may be what is short. Where more operands are read
+// for an element they are not.
+template <int count>
+struct Flat {
+  void* operands[count];
+  int64_t n;
+};
+
+template <class S, class Pass, class F>
+__global__ void __launch_bounds__(threads_per_block, blocks_at_once<S, Pass>)
+    flat(const F f, const Flat<Pass::inputs + Pass::outputs> walk) {
+  using T = Compute<S>;
+  constexpr int inputs = Pass::inputs, outputs = Pass::outputs;
+  constexpr int width = per_chunk<S>, in_flight = chunks_in_flight<Pass>;
+  const unsigned first = blockIdx.x * (threads_per_block * in_flight) + threadIdx.x;
+  const unsigned chunks = unsigned(walk.n / width);
+
+  uint4 in[in_flight][inputs];
+#pragma unroll
+  for (int c = 0; c < in_flight; ++c)
+    if (const unsigned chunk = first + c * threads_per_block; chunk < chunks)
+#pragma unroll
+      for (int i = 0; i < inputs; ++i) in[c][i] = static_cast<const uint4*>(walk.operands[i])[chunk];
+#pragma unroll
+  for (int c = 0; c < in_flight; ++c)
+    if (const unsigned chunk = first + c * threads_per_block; chunk < chunks) {
+      Chunk<S> x[inputs];
+      S* y[outputs];
+#pragma unroll
+      for (int i = 0; i < inputs; ++i) x[i] = __builtin_bit_cast(Chunk<S>, in[c][i]);
+#pragma unroll
+      for (int i = 0; i < outputs; ++i)
+        y[i] = static_cast<S*>(walk.operands[inputs + i]) + int64_t(chunk) * width;
+      apply<Pass, Address::aligned>(f, x, y);
+    }
+
+  const int64_t j = walk.n / width * width + threadIdx.x;
+  if (blockIdx.x > 0 || j >= walk.n) return;
+  T a[inputs], b[outputs];
+#pragma unroll
+  for (int i = 0; i < inputs; ++i) a[i] = load(static_cast<const S*>(walk.operands[i])[j]);
+  Pass::apply(f, a, b);
+#pragma unroll
+  for (int i = 0; i < outputs; ++i) static_cast<S*>(walk.operands[inputs + i])[j] = store<S>(b[i]);
+}
+
+// Whether the kernel above can do it.
+template <class S, class Pass>
+bool is_flat(const Pointwise& walk) {
+  constexpr int64_t in_block = threads_per_block * chunks_in_flight<Pass>;
+  if (walk.rows > 1 || walk.inner / per_chunk<S> > UINT32_MAX - in_block) return false;
+  for (int i = 0; i < Pass::inputs + Pass::outputs; ++i)
+    if (uintptr_t(walk.operands[i]) % 16 != 0) return false;
+  return true;
+}
+
+template <class S, class Pass, class F>
+cudaError_t launch_flat(const F& f, const Pointwise& walk, cudaStream_t stream) {
+  Flat<Pass::inputs + Pass::outputs> operands;
+  for (int i = 0; i < Pass::inputs + Pass::outputs; ++i) operands.operands[i] = walk.operands[i];
+  operands.n = walk.inner;
+  const int64_t in_block = int64_t(threads_per_block) * per_chunk<S> * chunks_in_flight<Pass>;
+  const int64_t blocks = (walk.inner + in_block - 1) / in_block;
+  return launch(flat<S, Pass, F>, {dim3(unsigned(blocks)), dim3(threads_per_block)}, stream, f,
+                operands);
+}
+
 template <class S, template <class, class> class Formula, template <class, class, bool> class Pass,
           bool gated>
 cudaError_t launch_pointwise(const Pointwise& walk, const double* params, cudaStream_t stream) {
   using F = typename Arithmetic<S, Formula>::F;
   using Chosen = Pass<F, Compute<S>, gated>;
+  // In double the arithmetic takes longer than the rest.
+  if constexpr (Chosen::has_flat && sizeof(S) < 8)
+    if (is_flat<S, Chosen>(walk)) return launch_flat<S, Chosen>(F(params), walk, stream);
   const int64_t chunks = walk.inner / per_chunk<S> + 1;
   unsigned along = 1;  // threads along a row
   while (along < threads_per_block && along * chunks_in_flight<Chosen> < chunks) along *= 2;
@@ -148,8 +239,9 @@ cudaError_t launch_pointwise(const Pointwise& walk, const double* params, cudaSt
   const int64_t blocks =
       (chunks + along * chunks_in_flight<Chosen> - 1) / (along * chunks_in_flight<Chosen>);
   const unsigned sets = (walk.rows + across - 1) / across;
-  return launch(pointwise<S, Chosen, F>, dim3(unsigned(blocks), sets < 65535 ? sets : 65535),
-                dim3(along, across), stream, F(params), walk);
+  return launch(pointwise<S, Chosen, F>,
+                {dim3(unsigned(blocks), sets < 65535 ? sets : 65535), dim3(along, across)}, stream,
+                F(params), walk);
 }
 
 template <template <class, class> class Formula, bool gated>

@@ -1,6 +1,8 @@
 // The elements of a row, shared out among the threads of a team.
 #pragma once
 
+#include <type_traits>
+
 #include "chunk.h"
 #include "plan.h"
 #include "team.h"
@@ -30,15 +32,17 @@ struct RowPlace {
   }
 };
 
-// Calls f(team, row) for each row of this block; rows that do not exist have no classes.
-template <class F>
+// Calls f(team, row) for each row of this block or cluster; rows that do not exist have no classes.
+template <bool kept, class F>
 __device__ void for_each_row(const cpu::Rows& rows, const cuda::Plan& plan, const F& f) {
-  const Team team(plan.lanes);
-  for (int64_t r = int64_t(blockIdx.x) * plan.rows_per_block; r < rows.count();
-       r += int64_t(gridDim.x) * plan.rows_per_block) {
+  Team<kept> team(plan.lanes, plan.parts, plan.part_size);
+  const unsigned blocks = kept ? unsigned(plan.parts) : 1;
+  for (int64_t r = int64_t(blockIdx.x / blocks) * plan.rows_per_block; r < rows.count();
+       r += plan.blocks * plan.rows_per_block) {
     RowPlace row(rows, r + team.row());
     if (!row.exists) row.offset = row.classes = 0;
     f(team, row);
+    if constexpr (kept) __syncthreads();  // what has been kept of this row is no longer needed
   }
 }
 
@@ -47,12 +51,42 @@ __device__ void for_each_row(const cpu::Rows& rows, const cuda::Plan& plan, cons
 template <class S>
 constexpr int in_flight = sizeof(S) == 4 ? 3 : 2;
 
+// What becomes of elements that have been visited: nothing, or they are kept.
+struct Forget {
+  template <class Raw>
+  FASTACT_FN void chunk(int, const Raw&) const {}
+  template <class X>
+  FASTACT_FN void element(int, int, const X&) const {}
+};
+template <class S, int inputs>
+struct Keep {
+  S* to[inputs];
+  FASTACT_FN void chunk(int c, const Chunk<S> (&raw)[inputs]) const {
+#pragma unroll
+    for (int i = 0; i < inputs; ++i)
+      reinterpret_cast<uint4*>(to[i])[c] = __builtin_bit_cast(uint4, raw[i]);
+  }
+  FASTACT_FN void element(int i, int j, S x) const { to[i][j] = x; }
+};
+
+// Calls f(count, j) for what comes in no chunk: elements j, j + step, ... of n. Where that is all of
+// the row, several at a time, so that as many loads are under way.
+template <int inputs, class F>
+__device__ __forceinline__ void one_by_one(int j, int n, int step, bool is_all, const F& f) {
+  constexpr std::integral_constant<int, inputs == 1 ? 4 : 2> several;
+  if (is_all)
+#pragma unroll 1
+    for (; j + (several - 1) * step < n; j += several * step) f(several, j);
+#pragma unroll 1
+  for (; j < n; j += step) f(std::integral_constant<int, 1>(), j);
+}
+
 // Calls f(j, a) for runs of elements from j on, `depth` chunks at a time, a[i][k] being element j + k
 // of x[i]; to add something up. Which elements come to which thread, and in which order, does not
 // depend on addresses.
-template <int depth, class S, int inputs, class F>
-__device__ void visit(const Team& team, int n, int64_t stride, const S* const (&x)[inputs],
-                      const F& f) {
+template <int depth, class Team, class S, int inputs, class F, class Kept = Forget>
+__device__ void visit(const Team& team, int n, int64_t stride, const S* const (&x)[inputs], const F& f,
+                      const Kept& keep = {}) {
   using T = Compute<S>;
   constexpr int width = per_chunk<S>;
   int chunks = 0;
@@ -65,6 +99,7 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
     // one by one instead, in the same order and by the same thread.
     const int safe = aligned || n - chunks * width >= width - 1 ? chunks : chunks - 1;
     const auto process = [&](int at, const Chunk<S>(&raw)[inputs]) {
+      keep.chunk(at, raw);
       T a[inputs][width];
 #pragma unroll
       for (int i = 0; i < inputs; ++i)
@@ -106,17 +141,31 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
       process(c, raw);
     }
   }
-  for (int j = chunks * width + team.rank; j < n; j += team.lanes) {
-    T a[inputs][1];
+  one_by_one<inputs>(chunks * width + team.rank, n, team.lanes, stride != 1,
+                     [&](auto count, int begin) {
+                       S raw[inputs][count];
 #pragma unroll
-    for (int i = 0; i < inputs; ++i) a[i][0] = load(x[i][j * stride]);
-    f(j, a);
-  }
+                       for (int u = 0; u < count; ++u)
+#pragma unroll
+                         for (int i = 0; i < inputs; ++i)
+                           raw[i][u] = x[i][(begin + u * team.lanes) * stride];
+#pragma unroll
+                       for (int u = 0; u < count; ++u) {
+                         const int j = begin + u * team.lanes;
+                         T a[inputs][1];
+#pragma unroll
+                         for (int i = 0; i < inputs; ++i) {
+                           a[i][0] = load(raw[i][u]);
+                           keep.element(i, j, raw[i][u]);
+                         }
+                         f(j, a);
+                       }
+                     });
 }
 
 // Writes the elements of y: f(j, a, b) computes b[i], element j of y[i], from a[i], element j of x[i].
 // Chunks are those of y[0]'s addresses.
-template <class S, int inputs, int outputs, class F>
+template <class Team, class S, int inputs, int outputs, class F>
 __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)[inputs],
                     S* const (&y)[outputs], const F& f) {
   using T = Compute<S>;
@@ -141,7 +190,7 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
       for (int u = 0; u < depth; ++u) {
         const int at = c + u * team.lanes;
         if (at >= chunks) continue;
-        Chunk<S> result[outputs];
+        T results[outputs][width];
 #pragma unroll
         for (int k = 0; k < width; ++k) {
           T a[inputs], b[outputs];
@@ -149,26 +198,38 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
           for (int i = 0; i < inputs; ++i) a[i] = load(raw[u][i].at[k]);
           f(head + at * width + k, a, b);
 #pragma unroll
-          for (int i = 0; i < outputs; ++i) result[i].at[k] = store<S>(b[i]);
+          for (int i = 0; i < outputs; ++i) results[i][k] = b[i];
         }
 #pragma unroll
-        for (int i = 0; i < outputs; ++i) store_chunk(y[i] + head + int64_t(at) * width, result[i]);
+        for (int i = 0; i < outputs; ++i)
+          store_chunk(y[i] + head + int64_t(at) * width, stored<S>(results[i]));
       }
     }
   }
   const int middle = chunks * width;
-  for (int e = team.rank; e < n - middle; e += team.lanes) {
-    const int j = e < head ? e : e + middle;
-    T a[inputs], b[outputs];
+  one_by_one<inputs>(team.rank, n - middle, team.lanes, stride != 1, [&](auto count, int begin) {
+    S raw[inputs][count];
+    int j[count];
 #pragma unroll
-    for (int i = 0; i < inputs; ++i) a[i] = load(x[i][j * stride]);
-    f(j, a, b);
+    for (int u = 0; u < count; ++u) {
+      const int e = begin + u * team.lanes;
+      j[u] = e < head ? e : e + middle;
 #pragma unroll
-    for (int i = 0; i < outputs; ++i) y[i][j * stride] = store<S>(b[i]);
-  }
+      for (int i = 0; i < inputs; ++i) raw[i][u] = x[i][j[u] * stride];
+    }
+#pragma unroll
+    for (int u = 0; u < count; ++u) {
+      T a[inputs], b[outputs];
+#pragma unroll
+      for (int i = 0; i < inputs; ++i) a[i] = load(raw[i][u]);
+      f(j[u], a, b);
+#pragma unroll
+      for (int i = 0; i < outputs; ++i) y[i][j[u] * stride] = store<S>(b[i]);
+    }
+  });
 }
 
-template <class S>
+template <class Team, class S>
 __device__ void fill_zero(const Team& team, S* y, int n, int64_t stride) {
   constexpr int width = per_chunk<S>;
   int head = n, chunks = 0;
@@ -237,17 +298,70 @@ struct Exponentials {
   }
 };
 
-// Of the row x of n classes, each logit z(x).
-template <int depth, class S, class Z>
-__device__ auto exponentials(const Team& team, const S* x, int n, int64_t stride, const Z& z) {
-  using T = Compute<S>;
-  using Sum = Exponentials<T, sizeof(S) == 2>;
-  Sum mine;
-  visit<depth>(team, n, stride, {x}, [&](int, auto& a) {
-    for (T& value : a[0]) value = z(value);
+// A row of some tensors that is gone over more than once: added up, and then again, or mapped. `kept`:
+// each block keeps its part in shared memory.
+template <class S, int inputs, bool kept>
+struct Operands {
+  Team<kept>& team;
+  const cuda::Plan& plan;
+  const RowPlace& row;
+  int n;
+  const S* x[inputs];
+
+  // The sum of what f(mine, j, a) adds to `mine`, as visit has it.
+  template <int depth, class V, class F>
+  __device__ V sum(const F& f) const {
+    return team.template sum<V>(n, [&](V& mine, Part part) {
+      const S* from[inputs];
+#pragma unroll
+      for (int i = 0; i < inputs; ++i) from[i] = x[i] + part.begin * row.stride;
+      const auto g = [&](int j, auto& a) { f(mine, part.begin + j, a); };
+      if constexpr (kept) {
+        Keep<S, inputs> keep;
+#pragma unroll
+        for (int i = 0; i < inputs; ++i) keep.to[i] = memory(i);
+        visit<depth>(team, part.size, 1, from, g, keep);
+      } else {
+        visit<depth>(team, part.size, row.stride, from, g);
+      }
+    });
+  }
+
+  // A part of x[i] once more, after a sum.
+  __device__ const S* again(int i, Part part) const {
+    if constexpr (kept)
+      return memory(i);
+    else
+      return x[i] + part.begin * row.stride;
+  }
+
+  // As fastact::map, after a sum.
+  template <int outputs, class F>
+  __device__ void map(S* const (&y)[outputs], const F& f) const {
+    const Part part = kept ? team.part(n) : Part{0, n};
+    const S* from[inputs];
+    S* to[outputs];
+#pragma unroll
+    for (int i = 0; i < inputs; ++i) from[i] = again(i, part);
+#pragma unroll
+    for (int i = 0; i < outputs; ++i) to[i] = y[i] + part.begin;
+    fastact::map(team, part.size, kept ? 1 : row.stride, from, to, f);
+  }
+
+ private:
+  __device__ S* memory(int i) const {
+    return reinterpret_cast<S*>(shared_memory() + cuda::Plan::sum_bytes + i * plan.kept);
+  }
+};
+
+// Of the row of logits, each of them z(x).
+template <int depth, class S, bool kept, class Z>
+__device__ auto exponentials(const Operands<S, 1, kept>& logits, const Z& z) {
+  using Sum = Exponentials<Compute<S>, sizeof(S) == 2>;
+  Sum total = logits.template sum<depth, Sum>([&](Sum& mine, int, auto& a) {
+    for (auto& value : a[0]) value = z(value);
     mine.add(a[0]);
   });
-  Sum total = team.sum(mine);
   total.finish();
   return total;
 }

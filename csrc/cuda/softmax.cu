@@ -1,6 +1,6 @@
 // softmax and log_softmax over rows of logits, for one storage type.
 #include "dtype.h"
-#include "launch.h"
+#include "launch_rows.h"
 #include "row.h"
 
 namespace fastact {
@@ -10,38 +10,38 @@ using cpu::SoftmaxRows;
 using cuda::Plan;
 using cuda::SoftmaxKernels;
 
-template <template <class> class Formula, class S>
+template <template <class> class Formula, class S, bool kept>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     softmax_forward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;
-  for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& row) {
-    const S* x = row.in<S>(args.inputs[0]);
-    const auto sum =
-        exponentials<in_flight<S>>(team, x, row.classes, row.stride, [](T value) { return value; });
+  for_each_row<kept>(args.rows, plan, [&](Team<kept>& team, const RowPlace& row) {
+    const Operands<S, 1, kept> logits{team, plan, row, row.classes, {row.in<S>(args.inputs[0])}};
+    const auto sum = exponentials<in_flight<S>>(logits, [](T value) { return value; });
     const T scale = F::scale(sum.rest);
-    map(team, row.classes, row.stride, {x}, {row.out<S>(args.outputs[0])},
-        [&](int, const T(&a)[1], T(&b)[1]) { b[0] = F::value(a[0] - sum.max, scale); });
+    logits.map({row.out<S>(args.outputs[0])},
+               [&](int, const T(&a)[1], T(&b)[1]) { b[0] = F::value(a[0] - sum.max, scale); });
   });
 }
 
-template <template <class> class Formula, class S>
+template <template <class> class Formula, class S, bool kept>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     softmax_backward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;
-  for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& row) {
-    const S* inputs[] = {row.in<S>(args.inputs[0]), row.in<S>(args.inputs[1])};
-    Sums<T, 1> mine;
-    visit<in_flight<S> / 2>(team, row.classes, row.stride, inputs, [&](int, auto& a) {
+  for_each_row<kept>(args.rows, plan, [&](Team<kept>& team, const RowPlace& row) {
+    const Operands<S, 2, kept> operands{
+        team, plan, row, row.classes, {row.in<S>(args.inputs[0]), row.in<S>(args.inputs[1])}};
+    using Sum = Sums<T, 1>;
+    const auto sums = operands.template sum<in_flight<S> / 2, Sum>([&](Sum& mine, int, auto& a) {
       T part = T(0);
 #pragma unroll
       for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) part += F::pulled(a[0][k], a[1][k]);
       mine.at[0] += part;
     });
-    const T total = team.sum(mine).at[0];
-    map(team, row.classes, row.stride, inputs, {row.out<S>(args.outputs[0])},
-        [&](int, const T(&a)[2], T(&b)[1]) { b[0] = F::backward(a[0], a[1], total); });
+    const T total = sums.at[0];
+    operands.map({row.out<S>(args.outputs[0])},
+                 [&](int, const T(&a)[2], T(&b)[1]) { b[0] = F::backward(a[0], a[1], total); });
   });
 }
 
@@ -50,12 +50,16 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     softmax_double_backward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;
-  for_each_row(args.rows, plan, [&](const Team& team, const RowPlace& row) {
-    const S* inputs[] = {row.in<S>(args.inputs[0]), row.in<S>(args.inputs[1]),
-                         row.in<S>(args.inputs[2])};
-    Sums<T, 2> mine;
-    visit<1>(team, row.classes, row.stride, inputs, [&](int, auto& a) {
-      Sums<T, 2> part;
+  for_each_row<false>(args.rows, plan, [&](Team<false>& team, const RowPlace& row) {
+    const Operands<S, 3, false> operands{
+        team,
+        plan,
+        row,
+        row.classes,
+        {row.in<S>(args.inputs[0]), row.in<S>(args.inputs[1]), row.in<S>(args.inputs[2])}};
+    using Sum = Sums<T, 2>;
+    const auto totals = operands.template sum<1, Sum>([&](Sum& mine, int, auto& a) {
+      Sum part;
 #pragma unroll
       for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
         part.at[0] += F::pushed(a[0][k], a[2][k]);
@@ -63,25 +67,28 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
       }
       mine = mine + part;
     });
-    const auto totals = team.sum(mine);
     const T v_sum = totals.at[0], grad_sum = totals.at[1];
-    map(team, row.classes, row.stride, inputs,
-        {row.out<S>(args.outputs[0]), row.out<S>(args.outputs[1])}, [&](int, const T(&a)[3], T(&b)[2]) {
-          b[0] = F::forward_mode(a[0], a[2], v_sum);
-          b[1] = F::by_saved(a[0], a[1], a[2], grad_sum, v_sum);
-        });
+    operands.map({row.out<S>(args.outputs[0]), row.out<S>(args.outputs[1])},
+                 [&](int, const T(&a)[3], T(&b)[2]) {
+                   b[0] = F::forward_mode(a[0], a[2], v_sum);
+                   b[1] = F::by_saved(a[0], a[1], a[2], grad_sum, v_sum);
+                 });
   });
 }
 
-template <class S, void (*kernel)(SoftmaxRows, Plan)>
-cudaError_t run(const SoftmaxRows& rows, cudaStream_t stream) {
-  const Plan plan(rows.rows, sizeof(S));
-  return launch(kernel, dim3(unsigned(plan.blocks)), dim3(unsigned(plan.threads)), stream, rows, plan);
-}
-
 template <template <class> class F, class S>
-constexpr SoftmaxKernels kernels = {run<S, softmax_forward<F, S>>, run<S, softmax_backward<F, S>>,
-                                    run<S, softmax_double_backward<F, S>>};
+constexpr SoftmaxKernels kernels = {
+    [](const SoftmaxRows& rows, cudaStream_t stream) {
+      constexpr auto kernel = &softmax_forward<F, S, false>, keeps = &softmax_forward<F, S, true>;
+      return launch_rows(kernel, keeps, Plan(rows.rows, sizeof(S), 1), 1, stream, rows);
+    },
+    [](const SoftmaxRows& rows, cudaStream_t stream) {
+      constexpr auto kernel = &softmax_backward<F, S, false>, keeps = &softmax_backward<F, S, true>;
+      return launch_rows(kernel, keeps, Plan(rows.rows, sizeof(S), 2), 2, stream, rows);
+    },
+    [](const SoftmaxRows& rows, cudaStream_t stream) {
+      return launch_rows(softmax_double_backward<F, S>, Plan(rows.rows, sizeof(S)), stream, rows);
+    }};
 
 }  // namespace
 

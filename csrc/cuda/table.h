@@ -35,7 +35,8 @@ using SoftmaxKernels = Kernels<const cpu::SoftmaxRows&>;
 using CrossEntropyKernels = Kernels<const cpu::CrossEntropyRows&>;
 using BceKernels = Kernels<const cpu::BceOperands&, int64_t>;
 
-// loss = sum of sums[2 i], divided by the sum of sums[2 i + 1] if it is a mean; that goes to total.
+// loss = sum of sums[2 i], divided by the sum of sums[2 i + 1] if it is a mean; that goes to total. The
+// loss is of the dtype, the total of its compute type.
 using FinishKernel = cudaError_t (*)(const double* sums, int64_t count, bool mean, void* loss,
                                      void* total, cudaStream_t);
 

@@ -63,7 +63,7 @@ struct Sigmoid : Transcendental {
   explicit Sigmoid(const double*) {}
   static FASTACT_FN T value(T x) {
     T e = exp_lifted<C>(at_most(abs(x), T(C::exp_limit))) * C::unlift;
-    return quotient(x < T(0) ? e : T(1), T(1) + e);
+    return ratio<C>(x < T(0) ? e : T(1), T(1) + e);
   }
   FASTACT_FN T slope(T y) const { return y * (T(1) - y); }
   FASTACT_FN T curvature(T y) const { return fma(T(-2), y, T(1)); }

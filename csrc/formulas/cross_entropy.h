@@ -18,6 +18,23 @@ FASTACT_FN T row_loss(T max, T log_sum, T mass, T dot, T coefficient, T target_l
   return mass * log_sum - dot + z_loss * lse * lse + coefficient * (log_sum + (max - target_logit));
 }
 
+// The remainder of a + b, rounded to sum: exactly.
+template <class T>
+FASTACT_FN T sum_error(T a, T b, T sum) {
+  T of_b = sum - a;
+  return (a - (sum - of_b)) + (b - of_b);
+}
+
+// (u (coefficient + mass) + (kappa - its float)) / (1 + rest), rounded once but for some 2^-40.
+template <class T>
+FASTACT_FN T quotient_of_sum(T u, T coefficient, T mass, T kappa, T rest) {
+  T c = coefficient + mass, product = u * c, others = kappa - product, n = product + others;
+  T n_low = sum_error(product, others, n) + fma(u, c, -product) + u * sum_error(coefficient, mass, c);
+  T d = T(1) + rest, d_low = sum_error(T(1), rest, d);
+  T q = quotient(n, d), correction = quotient(fma(-q, d, n) + fma(-q, d_low, n_low), d);
+  return correction - correction == T(0) ? q + correction : q;  // of infinities there is none
+}
+
 // The gradient by z is p (kappa - h (z - max - mean)) - u a, for the gradients u of the loss, q of lse
 // and h of the entropy; `mean` is that of z - max under the softmax.
 template <class T>
@@ -27,7 +44,12 @@ struct RowGradient {
 
   FASTACT_FN RowGradient(T u, T q, T coefficient, T mass, T rest, T lse, T z_loss)
       : u(u), kappa(u * (coefficient + mass) + q + T(2) * z_loss * u * lse) {
-    // Every element of the row has this one's error: in double there is none.
+    // Every element of the row has this one's error: in double there is none. A GPU has little
+    // arithmetic in double, and every thread of the row does this.
+    if constexpr (has_exp2 && sizeof(T) == 4) {
+      factor = quotient_of_sum(u, coefficient, mass, kappa, rest) * SoftmaxConstants<T>::unlift;
+      return;
+    }
     double exact = double(u) * (double(coefficient) + double(mass));
     exact += double(kappa - u * (coefficient + mass));
     factor = T(exact / (1.0 + double(rest))) * SoftmaxConstants<T>::unlift;

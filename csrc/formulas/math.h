@@ -35,10 +35,13 @@ FASTACT_FN T polynomial(T x) {
     return fma(polynomial<c, i + 1>(x), x, first);
 }
 
-// min(|x|, limit) for a limit > 0, by the bits, which is one instruction everywhere; NaN gives the
+// min(|x|, limit) for a limit > 0, by the bits, which is one instruction on every CPU; NaN gives the
 // limit.
 template <class C, class T>
 FASTACT_FN T magnitude_at_most(T x, T limit) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 4) return __builtin_fminf(abs(x), limit);  // and this on a GPU
+#endif
   using Bits = typename C::Bits;
   Bits bits = __builtin_bit_cast(Bits, abs(x)), most = __builtin_bit_cast(Bits, limit);
   return __builtin_bit_cast(T, bits < most ? bits : most);
@@ -94,6 +97,13 @@ struct Power {
 };
 template <class C>
 inline constexpr bool is_one_instruction = has_exp2 && !C::compensates && sizeof(typename C::Bits) == 4;
+
+// a / b as quotient has it, or within 2 ulp for results that are rounded to bfloat16.
+template <class C, class T>
+FASTACT_FN T ratio(T a, T b) {
+  if constexpr (is_one_instruction<C>) return a * reciprocal_instruction(b);
+  return quotient(a, b);
+}
 
 template <class C, int shift = C::lift_bits, class T>
 FASTACT_FN Power<T> power(T a, T b) {

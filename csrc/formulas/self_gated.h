@@ -71,11 +71,11 @@ struct NormalGate {
     // Near zero, where the roundings are the most, what the sum has lost goes to the small 2^f - 1.
     T regained = -T(0);
     if constexpr (C::compensates) regained = t < T(0.5) ? T(0.5) * ((sum - T(2)) - rest) : T(0);
-    return times<C>(quotient(a, sum), density(t), regained);
+    return times<C>(ratio<C>(a, sum), density(t), regained);
   }
   static FASTACT_FN T slope(T t) {
     T d = fma(t, polynomial<C::mills_den>(t), T(1));
-    return times<C>(fma(-c, t, quotient(d, denominator(t, t * d) + T(2))), density(t));
+    return times<C>(fma(-c, t, ratio<C>(d, denominator(t, t * d) + T(2))), density(t));
   }
   static FASTACT_FN T curvature(T t) { return times<C>(c * fma(-t, t, T(2)), density(t)); }
 };
@@ -91,7 +91,7 @@ struct SigmoidGate {
     // t e / (1 + e) with the quotient in a correction, as far out 1 + e and it round where e is
     // nothing.
     T whole = t * lifted;
-    return fma(-whole, quotient(e, T(1) + e), whole);
+    return fma(-whole, ratio<C>(e, T(1) + e), whole);
   }
   static FASTACT_FN T slope(T t) {
     Power<T> p = Argument::power_of(t);
@@ -99,12 +99,12 @@ struct SigmoidGate {
     T factor = fma(-t, Argument::slope(t), T(1) + e);
     // The first has one rounding less, which a w' that rounds needs.
     T product = C::compensates && Argument::rounds ? times<C>(factor, p) : lifted * factor;
-    return quotient(product, fma(e, T(2) + e, T(1)));
+    return ratio<C>(product, fma(e, T(2) + e, T(1)));
   }
   static FASTACT_FN T curvature(T t) {
     T lifted = exp2<C>(Argument::power_of(t));
     T e = lifted * C::unlift;
-    T r = quotient(T(1), T(1) + e);
+    T r = ratio<C>(T(1), T(1) + e);
     T d = Argument::slope(t);
     T bracket = fma(-t * d * d, (T(1) - e) * r, fma(T(2), d, Argument::x_curvature(t)));
     return lifted * r * r * bracket;

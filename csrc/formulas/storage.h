@@ -81,6 +81,9 @@ FASTACT_FN Half store<Half>(float x) {
 FASTACT_FN uint32_t rounded_to_bfloat16(uint32_t bits) { return bits + 0x7fff + ((bits >> 16) & 1); }
 template <>
 FASTACT_FN BFloat16 store<BFloat16>(float x) {
+#if defined(FASTACT_IMITATED)  // intrinsics.h
+  if (x != x) return {0x7fff};
+#endif
   return {uint16_t(rounded_to_bfloat16(to_bits(x)) >> 16)};
 }
 template <>

@@ -105,9 +105,9 @@ class BceOps {
 
     Tensor reduced(const Tensor& loss) const {
       if (!operands.reduced) return loss;
-      Tensor wide = allocate_small(x, {}, compute_type(x.scalar_type()));
-      sums_->finish(reduction_ == Reduction::mean, wide, nullptr);
-      return converted(wide, x.scalar_type());
+      Tensor sum = allocate_small(x, {}, Device::reduced_type(x.scalar_type()));
+      sums_->finish(reduction_ == Reduction::mean, sum, nullptr);
+      return converted(sum, x.scalar_type());
     }
 
     const auto& kernels() const {

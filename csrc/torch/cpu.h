@@ -52,6 +52,9 @@ struct Cpu {
   // How many pairs of sums the kernels give.
   static int64_t sums_of(const cpu::Rows& rows, ScalarType) { return rows.groups(); }
 
+  // What Sums::finish writes a loss of that dtype in.
+  static ScalarType reduced_type(ScalarType storage) { return compute_type(storage); }
+
   // What is added up over rows: pairs of a loss and a weight.
   class Sums {
    public:

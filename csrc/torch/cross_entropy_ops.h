@@ -93,7 +93,7 @@ class CrossEntropyOps {
     p.run(p.kernels().double_backward);
 
     if (reduction != none) {
-      by_loss = allocate_small(logits, {}, p.compute);
+      by_loss = p.reduced_loss(full_precision);
       sums.finish(reduction == mean, by_loss, nullptr);
     }
     if (!full_precision) by_loss = converted(by_loss, logits.scalar_type());
@@ -230,7 +230,8 @@ class CrossEntropyOps {
     // Runs the forward kernel, and reduces.
     Tensor loss(int64_t reduction, bool full_precision, Tensor& total) {
       const bool reduced = reduction != none;
-      Tensor loss = allocate_small(logits, reduced ? std::vector<int64_t>() : row_sizes(), compute);
+      Tensor loss =
+          reduced ? reduced_loss(full_precision) : allocate_small(logits, row_sizes(), compute);
       if (!reduced) args.loss = loss.data_ptr();
       total = allocate_small(logits, {}, compute);
       auto pairs = sums();
@@ -238,6 +239,12 @@ class CrossEntropyOps {
       Tensor unused = reduced ? loss : allocate_small(logits, {}, compute);
       pairs.finish(reduction == mean, unused, &total);
       return full_precision ? loss : converted(loss, logits.scalar_type());
+    }
+
+    // Where a sum over rows goes.
+    Tensor reduced_loss(bool full_precision) const {
+      const ScalarType storage = logits.scalar_type();
+      return allocate_small(logits, {}, full_precision ? compute : Device::reduced_type(storage));
     }
 
     // Where the kernels put what is added up over rows.

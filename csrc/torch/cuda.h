@@ -10,6 +10,7 @@
 
 #include "../cuda/plan.h"
 #include "../cuda/table.h"
+#include "dtype.h"
 #include "scalars.h"
 
 namespace fastact {
@@ -84,8 +85,7 @@ struct Cuda {
     double* data() { return static_cast<double*>(pairs_.data_ptr()); }
 
     void finish(bool mean, const Tensor& loss, const Tensor* total) const {
-      const auto kernel =
-          cuda::finish(loss.scalar_type() == ScalarType::Double ? cpu::float64 : cpu::float32);
+      const auto kernel = cuda::finish(dtype_of(loss.scalar_type(), "finish"));
       const OnDevice device(loss);
       device.check(kernel(static_cast<const double*>(pairs_.data_ptr()), count_, mean, loss.data_ptr(),
                           total ? total->data_ptr() : nullptr, device.stream()));
@@ -95,6 +95,9 @@ struct Cuda {
     int64_t count_;
     Tensor pairs_;
   };
+
+  // What Sums::finish writes a loss of that dtype in: the conversion would be one more launch.
+  static ScalarType reduced_type(ScalarType storage) { return storage; }
 
   // A look at the targets would have to wait for them: the kernels give NaN for a row whose target is
   // out of range.

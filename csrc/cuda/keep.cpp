@@ -1,0 +1,57 @@
+#include "keep.h"
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+namespace fastact::cuda {
+namespace {
+
+std::atomic<bool> wanted = true;
+std::atomic<long long> kept = 0;
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  return cudaDeviceGetAttribute(&value, which, device) == cudaSuccess ? value : 0;
+}
+
+// The most shared memory that a kernel may have on a device, in clusters of that size; 0: none.
+int64_t room_of(const void* kernel, int device, const Shape& shape) {
+  const int room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (shape.cluster > 1 && attribute(cudaDevAttrComputeCapabilityMajor, device) < 9) return 0;
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room) != cudaSuccess)
+    return 0;
+  if (shape.cluster == 1) return room;
+  // A part of a GPU may have too few multiprocessors side by side.
+  Shape largest = shape;
+  largest.shared_bytes = room;
+  const Launch launch(largest, nullptr);
+  int clusters = 0;
+  if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &launch.config) != cudaSuccess) return 0;
+  return clusters > 0 ? room : 0;
+}
+
+}  // namespace
+
+bool may_keep(const void* kernel, const Shape& shape) {
+  static std::mutex mutex;
+  static std::map<std::tuple<const void*, int, int>, int64_t> rooms;
+  int device = 0;
+  if (!wanted || cudaGetDevice(&device) != cudaSuccess) return false;
+  const std::lock_guard lock(mutex);
+  const auto [found, is_new] = rooms.try_emplace({kernel, device, shape.cluster}, 0);
+  if (is_new) {
+    found->second = room_of(kernel, device, shape);
+    (void)cudaGetLastError();  // what failed here is no failure of a launch
+  }
+  const bool may = shape.shared_bytes <= found->second;
+  kept += may;
+  return may;
+}
+
+}  // namespace fastact::cuda
+
+void fastact_cuda_keep_rows(bool keep) { fastact::cuda::wanted = keep; }
+
+long long fastact_cuda_rows_kept() { return fastact::cuda::kept; }
