@@ -50,6 +50,21 @@ def test_context_manager_nested_and_restored():
     assert current() == "compiled"
 
 
+@pytest.mark.parametrize("row", _registry.ACTIVATIONS.values(), ids=lambda row: row.name)
+def test_torchs_builtin_is_the_reference(row):
+    x = torch.linspace(-8, 8, 33)
+    for parameters in {row.defaults, tuple(0.5 * p for p in row.defaults)}:
+        assert row.builtin(x, *parameters).equal(row.reference(x, *parameters))
+
+
+def test_tiny_tensors_go_to_torchs_builtins():
+    x = torch.randn(3)
+    with fastact.backend("auto"):
+        assert ops_of(F.silu, x) == ["aten::silu"]
+        assert ops_of(F.leaky_relu, x) == ["aten::leaky_relu"]
+        assert ops_of(F.silu_mul, x, x) == ["aten::silu", "aten::mul.Tensor"]
+
+
 def test_reentrant_and_reused():
     chosen = fastact.backend("torch")
     for _ in range(2):

@@ -12,9 +12,9 @@ PACKAGE = ROOT / "src" / "fastact"
 ORDER = (
     "_version",
     "_originals",
+    "_private",
     "_formulas",
     "_registry",
-    "_private",
     "_family",
     "_pointwise",
     "_compositions",
@@ -101,7 +101,7 @@ def test_what_is_compiled_per_isa_includes_no_stl():
         path = todo.pop()
         seen.add(path)
         for header in includes(path):
-            if header != "stdint.h":
+            if header not in ("stdint.h", "immintrin.h"):  # whose functions are always inlined
                 found = (path.parent / header).resolve()
                 assert found.exists(), (path, header)
                 todo += [found] if found not in seen else []

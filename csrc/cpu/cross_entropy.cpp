@@ -186,13 +186,16 @@ struct CrossEntropy {
         for (int l = 0; l < lanes; ++l) dots[l] += masses[l] * drop[G::row(l)];
     });
     const PerRow& shift = exponentials.shift;
-    if (args.entropy)
+    if (args.entropy) {
+      Lanes<T> part;
+      fill(part, T(0));
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
           T d = z[k][l] - shift[G::row(l)];
-          T e = exp_negative(d);
-          moments[l] += e * at_least(d, SoftmaxConstants<T>::limit);  // below it e is 0
+          part[l] += exp_negative(d) * at_least(d, SoftmaxConstants<T>::limit);  // below it, 0
         }
+      for (int l = 0; l < lanes; ++l) moments[l] += part[l];
+    }
     if (spread()) {
       alignas(64) Block<T> a;
       load_coefficients(a, first);

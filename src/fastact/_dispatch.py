@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn.parameter import Parameter
 
 from . import _library, _originals
@@ -17,7 +18,8 @@ from ._pointwise import gate_and_up
 from ._private import FakeTensor, below_autograd
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
-PLAIN = frozenset({Tensor, Parameter, FakeTensor})
+EAGER = frozenset({Tensor, Parameter})
+PLAIN = EAGER | {FakeTensor}
 _DTYPES = frozenset(DTYPES)
 TOO_SMALL = "torch is measured to be faster at this size"
 NO_KERNELS = "no backend with kernels is in use"
@@ -122,11 +124,15 @@ def apply(functions: Functions, records: bool, *args: Any) -> Any:
 
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """An elementwise activation of one tensor."""
-    if STATE.choice.cutoffs and (
-        torch.compiler.is_compiling() or (type(x) in PLAIN and x.numel() < row.smallest)
+    # Every check is noticed by tiny tensors. What a compiler traces has no size yet.
+    if (
+        type(x) in EAGER
+        and not is_dynamo_compiling()
+        and x.numel() < row.smallest
+        and STATE.choice.cutoffs
     ):
-        return row.reference(x, *parameters)  # what tiny tensors notice is every check
-    if not is_served(row.name, "input", x):
+        return row.builtin(x, *parameters)
+    if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
     records = x.requires_grad and torch.is_grad_enabled()
     if is_small(x.numel(), row.cutoffs, records):
@@ -168,17 +174,16 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     """A gated activation of two tensors."""
     row = ACTIVATIONS[gate_name]
-    to_torch = compiles_to_torch()
     if (
-        STATE.choice.cutoffs
-        and not to_torch
-        and type(gate) in PLAIN
-        and type(up) in PLAIN
+        type(gate) in EAGER
+        and type(up) in EAGER
+        and not is_dynamo_compiling()
         and gate.numel() < GATES[gate_name][0]
+        and STATE.choice.cutoffs
         and gate.shape == up.shape
         and gate.dtype is up.dtype
     ):
-        return row.reference(gate) * up
+        return row.builtin(gate) * up
     served = is_served(op, "gate", gate) & is_served(op, "up", up)
     if gate.shape != up.shape:
         raise RuntimeError(
@@ -199,7 +204,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
         dtype = torch.promote_types(gate.dtype, up.dtype)
         gate, up = gate.to(dtype), up.to(dtype)
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    if not served or to_torch or is_small(gate.numel(), GATES[gate_name], records):
+    if not served or compiles_to_torch() or is_small(gate.numel(), GATES[gate_name], records):
         return row.reference(gate) * up
     y: Tensor = apply(STATE.choice.functions[f"{gate_name}_mul"], records, gate, up)
     return y

@@ -8,6 +8,7 @@ fastact.backends() repeats it, and every call goes to torch's own ops.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import torch._C._functorch
 import torch._functorch.utils
 import torch._subclasses
+from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 _missing: list[str] = []
@@ -58,6 +60,13 @@ if _missing:
         f"torch {torch.__version__} lacks {', '.join(_missing)}, which this version of fastact "
         "builds on; upgrade fastact"
     )
+
+
+def builtin(activation: str) -> Callable[..., Tensor] | None:
+    """What torch.nn.functional's function of that name calls, where it is one of C++."""
+    found: Callable[..., Tensor] | None
+    found = getattr(torch._C._nn, activation, None) or getattr(torch, activation, None)
+    return found
 
 
 def dual_level_active() -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import _formulas as f
 from . import _originals as F
+from ._private import builtin
 
 Scalar = Callable[..., Any]
 
@@ -42,10 +43,12 @@ class Activation:
     cutoff_grad: int = 2**14
     cutoffs: tuple[int, int] = field(init=False)
     smallest: int = field(init=False)  # with which a kernel ever answers in "auto"
+    builtin: Callable[..., Tensor] = field(init=False)  # the reference, of C++ where there is one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cutoffs", (self.cutoff, self.cutoff_grad))
         object.__setattr__(self, "smallest", min(self.cutoffs))
+        object.__setattr__(self, "builtin", builtin(self.name) or self.reference)
 
     def saves_its_output(self, parameters: tuple[float, ...]) -> bool:
         """Whether autograd saves the output rather than the input, with these parameters."""
