@@ -58,7 +58,7 @@ struct Exponentials {
     for (int r = 0; r < G::rows; ++r) {
       // A row of nothing but -inf, or one with +inf, has no softmax: NaN, as in torch.
       max[r] = max[r] - max[r] == T(0) ? max[r] : T(0) * infinity;
-      rest[r] += ones[r] - T(1) + T(0) * max[r];
+      rest[r] += ones[r] - T(1);  // -1 of nothing but -inf
     }
   }
 

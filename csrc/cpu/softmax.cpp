@@ -27,7 +27,7 @@ struct RowsInLanes {
       }
       sum.finish();
       Lanes<T> scale;
-      for (int l = 0; l < lanes; ++l) scale[l] = F::scale(sum.rest[l]);
+      for (int l = 0; l < lanes; ++l) scale[l] = F::scale(sum.max[l], sum.rest[l]);
       for (int64_t first = 0; first < args.rows.classes; first += G::width) {
         group.load(z, args.inputs[0], first, -sum.infinity);
         for (int k = 0; k < group.steps_from(first); ++k)
@@ -124,7 +124,7 @@ struct WholeRows {
         sum.add_row(x + first, n);
       }
       sum.finish();
-      const T max = sum.max[0], scale = F::scale(sum.rest[0]);
+      const T max = sum.max[0], scale = F::scale(max, sum.rest[0]);
       map({x}, {y}, classes, [&](const T(&z)[1], T(&p)[1]) __attribute__((always_inline)) {
         p[0] = F::template value<G::is_short>(z[0] - max, scale);
       });

@@ -146,7 +146,10 @@ struct SoftCap {
 // derivatives are sums over a row and then a map over it. In the formulas y is the saved output.
 template <class T>
 struct Softmax {
-  FASTACT_FN static T scale(T rest) { return SoftmaxConstants<T>::unlift / (T(1) + rest); }
+  // max is NaN, and not always rest, where a row has no softmax.
+  FASTACT_FN static T scale(T max, T rest) {
+    return SoftmaxConstants<T>::unlift / (T(1) + rest) + T(0) * max;
+  }
   // Of d = z - max. Where z is NaN, so is scale.
   template <bool is_short = false>
   FASTACT_FN static T value(T d, T scale) {
@@ -164,7 +167,7 @@ struct Softmax {
 
 template <class T>
 struct LogSoftmax {
-  FASTACT_FN static T scale(T rest) { return log1p(rest); }
+  FASTACT_FN static T scale(T, T rest) { return log1p(rest); }
   template <bool is_short = false>
   FASTACT_FN static T value(T d, T scale) {
     return d - scale;
