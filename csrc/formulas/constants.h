@@ -46,10 +46,11 @@ struct Constants<float> {
   static constexpr float atanh[] = {0.333331608f, 0.200122976f, 0.139825789f, 0.140788892f};
   // 1 / R(t) - t sqrt(2 pi) = (2 + t num(t)) / (1 + t den(t)) with R(t) = Phi(-t) exp(t^2/2),
   // for 0 <= t <= 14.6: 3.9e-8 of 1 / R, 1.3e-8 below 2.5 and 3e-9 below 0.4
-  static constexpr float mills_num[] = {0.87849209732f, 0.21651471446f, 0.021842364709f,
-                                        3.4375491029e-6f};
-  static constexpr float mills_den[] = {0.89467544753f, 0.37910204963f, 0.085304900987f,
-                                        0.0087728767637f};
+  // Moved by single units in their last places, until no GELU is 3 ulp off: the fit itself has 3.01.
+  static constexpr float mills_num[] = {0.87849193811f, 0.21651469171f, 0.021842332557f,
+                                        3.438818112e-6f};
+  static constexpr float mills_den[] = {0.89467543364f, 0.37910202146f, 0.085304826498f,
+                                        0.0087728807703f};
 };
 
 template <>
