@@ -199,6 +199,34 @@ def test_doctor_when_another_backend_is_forced(name):
     assert f"FASTACT_BACKEND={name} says so" in " ".join(run.stdout.split())
 
 
+WRONG = {
+    "FASTACT_BACKEND": "FASTACT_BACKEND must be one of auto, compiled, numba, torch; got 'v9'.",
+    "FASTACT_CPU_ISA": "FASTACT_CPU_ISA='v9' is not available here; expected one of",
+}
+
+
+@pytest.mark.parametrize("variable", WRONG)
+def test_doctor_says_which_variable_is_wrong(variable):
+    run = fastact_process("doctor", **{variable: "v9"})
+    assert run.returncode == exits.USAGE, run.stderr
+    assert run.stderr == ""
+    assert f"{variable}" in run.stdout
+    verdict = " ".join(run.stdout.split()).partition("fastact cannot be imported: ")[2]
+    assert verdict.startswith(WRONG[variable])
+
+
+def test_a_wrong_variable_is_one_sentence():
+    from sysconfig import get_path
+
+    script = [str(Path(get_path("scripts"), "fastact")), "check"]
+    for command in (script, [sys.executable, "-mfastact", "explain", "gelu"]):
+        run = subprocess.run(
+            command, env={**os.environ, "FASTACT_BACKEND": "v9"}, capture_output=True, text=True,
+            timeout=300,
+        )  # fmt: skip
+        assert one_sentence(run, exits.USAGE) == WRONG["FASTACT_BACKEND"]
+
+
 def test_doctor_finds_kernels_that_are_wrong(auto, monkeypatch):
     monkeypatch.setattr(doctor.functional, "gelu", lambda x: torch.nn.functional.gelu(x) + 1e-3)
     result = invoke("doctor")

@@ -8,14 +8,27 @@ from typing import Any
 
 import click
 
+from .._backend import STATE
 from .._version import __version__
 from . import exits
 
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
 
 
+class Command(click.Command):
+    """A command that needs what the environment variables ask for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command, or says what is wrong with the variables."""
+        if STATE.error is not None and self.name != "doctor":
+            raise click.ClickException(f"{STATE.error}.")
+        return super().invoke(ctx)
+
+
 class Commands(click.Group):
     """A group whose errors are one sentence with what to do next."""
+
+    command_class = Command
 
     def main(self, *args: Any, **settings: Any) -> Any:
         """Runs a command and exits with its code."""
@@ -31,7 +44,7 @@ class Commands(click.Group):
             code = exits.USAGE
         except click.ClickException as error:
             click.echo(error.format_message(), err=True)
-            code = error.exit_code
+            code = exits.USAGE
         except (click.Abort, KeyboardInterrupt):
             click.echo("Interrupted.", err=True)
             code = exits.INTERRUPTED
@@ -51,8 +64,8 @@ def app() -> None:
 def doctor() -> int:
     """Says what is installed, which backends work and what is missing.
 
-    Exit codes: 0 the compiled kernels work, 1 there are none, so Numba or torch answers, 3 they
-    compute wrongly.
+    Exit codes: 0 the compiled kernels work, 1 there are none, so Numba or torch answers, 2 an
+    environment variable asks for what there is not, 3 they compute wrongly.
     """
     from .doctor import run
 
