@@ -205,13 +205,16 @@ class Kernels:
                 part.softcap, True, False, part.with_entropy,
             )  # fmt: skip
         top, rest, *others = stats
-        # The kernels' max of a row without a softmax is NaN, and rest -1 if it was all -inf.
-        empty = rest == -1
-        top = torch.where(top.isnan(), torch.where(empty, -torch.inf, torch.inf), top)
         mass = others.pop(0) if part.spread else None
-        if mass is not None:
-            loss = torch.where(empty, torch.where(mass > 0, torch.inf, 0.0), loss.flatten())
-        return Statistics(top, rest, loss if part.spread else None, mass, *others or [None])
+        spread = None if mass is None else loss.flatten()
+        without = top.isnan()  # a softmax, for the kernels; another rank may have what it lacks
+        if bool(without.any()):
+            empty = without & (x.amax(class_dim(x)).flatten() == -torch.inf)
+            top = torch.where(without, torch.where(empty, -torch.inf, torch.inf), top)
+            rest = torch.where(empty, -1.0, rest)
+            if spread is not None and mass is not None:
+                spread = torch.where(empty, torch.where(mass > 0, torch.inf, 0.0), spread)
+        return Statistics(top, rest, spread, mass, *others or [None])
 
     def gradient(
         self,
