@@ -121,11 +121,15 @@ def test_another_missing_module_is_not_taken_for_an_extra():
         (["explain", "zzzz"], "there is no op 'zzzz': expected one of gelu,"),
         (["explain", "gelu", "--dtype", "int8"], "'int8' is not one of 'fp32', 'bf16'"),
         (["explain", "gelu", "--numel", "-3"], "-3 is not in the range x>=0"),
-        (["explain", "gelu", "--numel", "many"], "'many' is not a valid integer range"),
+        (["explain", "gelu", "--numel", "many"], "'many' is not a valid integer;"),
+        (["explain", "GELU"], "there is no op 'GELU': did you mean gelu?"),
         (["explain", "gelu", "--device", "abacus"], "abacus"),
         (["explain", "gelu", "--colour"], "No such option"),
         (["explain", "softmax", "--classes", "0"], "0 is not in the range x>=1"),
-        (["check", "gellu"], "there is no op 'gellu': expected some of gelu,"),
+        (["check", "gellu"], "there is no op 'gellu': did you mean gelu?"),
+        (["check", "nope"], "there is no op 'nope': expected one of gelu,"),
+        (["bench", "--out", "/proc/no/r.json"], "the folder /proc/no cannot be made: No such"),
+        (["bench", "--out", "/dev/null/r.json"], "the folder /dev/null cannot be made: "),
         (["check", "--step", "0"], "0 is not in the range x>=1"),
         (["check", "--backend", "cuda"], "'cuda' is not one of"),
         (["doctor", "please"], "unexpected extra argument"),
@@ -305,6 +309,13 @@ def test_explain_knows_the_example_of_the_issue(auto):
         assert result.stdout.startswith(f"{who} answers")
 
 
+def test_explain_takes_torchs_names_of_dtypes(auto):
+    for short, name in (("bf16", "bfloat16"), ("fp32", "float32")):
+        sentence = invoke("explain", "gelu", "--dtype", name).stdout
+        assert f"torch.{name}" in sentence
+        assert sentence == invoke("explain", "gelu", "--dtype", short).stdout
+
+
 def test_explain_a_device_that_is_not_there(auto):
     result = invoke("explain", "gelu", "--device", "cuda")
     assert result.exit_code == 0
@@ -419,6 +430,12 @@ def test_bench_quick_takes_what_has_a_bar(monkeypatch):
         assert invoke("bench", *arguments).exit_code == 0
         assert set(called[-1]) >= options
         assert ("--quick" in called[-1]) == ("--quick" in options)
+
+
+def test_bench_into_a_folder_that_is_not_writable(monkeypatch, tmp_path):
+    monkeypatch.setattr(scripts.os, "access", lambda path, mode: path != tmp_path)
+    sentence = one_sentence(invoke("bench", "--out", str(tmp_path / "r.json")), exits.USAGE)
+    assert f"the folder {tmp_path} is not writable" in sentence
 
 
 def test_bench_of_what_is_not_there(tmp_path):

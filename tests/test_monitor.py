@@ -498,6 +498,8 @@ def test_a_negative_slope_is_one():
 def test_wrong_arguments():
     with pytest.raises(TypeError, match="model must be a Module, not function"):
         fastact.monitor(lambda x: x)
+    with pytest.raises(TypeError, match="window must be an int, not float"):
+        fastact.monitor(net(nn.ReLU()), window=2.5)
     with pytest.raises(ValueError, match="every must be at least 1; got 0"):
         fastact.monitor(net(nn.ReLU()), every=0)
     with pytest.raises(ValueError, match="window must be at least 1; got -1"):

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 _backend.check_environment()
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)  # what is loaded at its first use, too
+
+
 def __getattr__(name: str) -> Any:
     # At the first use: the tables of replace() take 4 ms, distributed imports torch.distributed.
     if name in ("replace", "restore"):

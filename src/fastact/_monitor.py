@@ -236,7 +236,7 @@ class monitor:
             to compute an elementwise function of its arguments, or of the halves of one.
 
     Raises:
-        TypeError: ``model`` is not a torch.nn.Module.
+        TypeError: ``model`` is not a torch.nn.Module, or a number is not an int.
         ValueError: ``every`` or ``window`` is below 1, or the model has no such module. When a
             selected module runs: it is not elementwise.
 
@@ -264,6 +264,8 @@ class monitor:
         if not isinstance(model, nn.Module):
             raise TypeError(f"monitor(): model must be a Module, not {type(model).__name__}")
         for name, value in (("every", every), ("window", window)):
+            if not isinstance(value, int):
+                raise TypeError(f"monitor(): {name} must be an int, not {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"monitor(): {name} must be at least 1; got {value}")
         self._model, self._every, self._window = model, every, window

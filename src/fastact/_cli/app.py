@@ -11,8 +11,7 @@ import click
 from .._backend import STATE
 from .._version import __version__
 from . import exits
-
-DTYPES = ("fp32", "bf16", "fp16", "fp64")
+from .arguments import Count, Dtype
 
 
 class Command(click.Command):
@@ -74,15 +73,15 @@ def doctor() -> int:
 
 @app.command()
 @click.argument("op")
-@click.option("--dtype", type=click.Choice(DTYPES), default="fp32", show_default=True)
+@click.option("--dtype", type=Dtype(), default="fp32", show_default=True)
 @click.option(
     "--numel",
-    type=click.IntRange(min=0),
+    type=Count(0),
     default=2**20,
     show_default=True,
     help="Elements of the (first) input.",
 )
-@click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True,
+@click.option("--classes", type=Count(1), default=1000, show_default=True,
               help="Of each row, for softmax and losses.")  # fmt: skip
 @click.option("--grad", is_flag=True, help="The input requires a gradient.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
@@ -101,7 +100,7 @@ def explain(op: str, **options: Any) -> int:
 @click.argument("ops", nargs=-1, metavar="[OP]...")
 @click.option(
     "--step",
-    type=click.IntRange(min=1),
+    type=Count(1),
     default=32749,
     show_default=True,
     help="Takes every so many-th of the 2^32 float32 patterns.",
@@ -122,11 +121,11 @@ def check(ops: tuple[str, ...], step: int, backend: str | None) -> int:
 @app.command()
 @click.argument("ops", nargs=-1, metavar="[OP]...")
 @click.option("--full", is_flag=True, help="Every op, dtype, size and pass, not a minute's worth.")
-@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only these.")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--dtype", "dtypes", multiple=True, type=Dtype(), help="Only these.")
+@click.option("--threads", type=Count(1), default=2, show_default=True)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
     default=Path("fastact-bench/results.json"),
     show_default=True,
     help="Pictures are drawn beside it.",
@@ -151,7 +150,7 @@ def bench(**options: Any) -> int:
     help="Folder for the pictures.",
 )
 def demo(**options: Any) -> int:
-    """Trains small networks with torch.nn and with fastact.nn side by side."""
+    """Trains small nets with torch.nn and fastact.nn side by side."""
     from .scripts import demo
 
     return demo(**options)
