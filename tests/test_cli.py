@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -327,14 +328,18 @@ def test_explain_takes_no_memory(auto):
 
 
 def test_explain_in_a_process():
-    for backend, code, start in (
-        ("auto", 0, "compiled answers silu_mul"),
-        ("compiled", 0, "compiled answers silu_mul"),
-        ("numba", 0, "numba answers silu_mul"),
-        ("torch", 0, "torch answers silu_mul"),
-    ):
-        run = fastact_process("explain", "silu_mul", FASTACT_BACKEND=backend)
-        assert run.returncode == code, run.stderr
+    starts = {
+        "auto": "compiled answers silu_mul",
+        "compiled": "compiled answers silu_mul",
+        "numba": "numba answers silu_mul",
+        "torch": "torch answers silu_mul",
+    }
+    with ThreadPoolExecutor() as pool:
+        runs = pool.map(
+            lambda name: fastact_process("explain", "silu_mul", FASTACT_BACKEND=name), starts
+        )
+    for (backend, start), run in zip(starts.items(), runs, strict=True):
+        assert run.returncode == 0, run.stderr
         assert run.stdout.startswith(start)
         assert run.stdout.endswith("it is forced.\n") == (backend != "auto")
         assert run.stdout.count("\n") == 1
