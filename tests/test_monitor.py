@@ -141,8 +141,9 @@ def test_glu_gates_by_its_second_half(namespace):
         assert dead_of(record, "act") == [share] * 3
 
 
-def test_a_gated_unit_whose_other_factor_is_zero_is_alive():
-    model = gated(fastact.nn.SiLUMul(), bias=1.0)
+@pytest.mark.parametrize("kind", [*PAIRS, *HALVES], ids=lambda k: k.__name__)
+def test_a_gated_unit_whose_other_factor_is_zero_is_alive(kind):
+    model = gated(kind(), bias=1.0)
     with torch.no_grad():
         model.up.weight.zero_()
         model.up.bias.zero_()
