@@ -1,10 +1,13 @@
 """Times a training step of models of transformers and timm before and after fastact.replace().
 
-    python benchmarks/models.py [--models llama gpt2 ...] [--threads N] [--seconds S] [--cpu]
+    python benchmarks/models.py [--models llama ...] [--compile] [--threads N] [--seconds S] [--cpu]
 
 Two copies of a model with random weights take turns: forward, loss, backward, a step of SGD. The
 last column is the original under fastact.patched(), which also reaches functions and losses that a
-model calls directly. --cpu counts processor time, with one thread: for a busy machine.
+model calls directly. With --compile both copies are compiled by torch.compile, and the last column
+is a second copy of the original: how far from 1 its ratio is says what the others mean. "graphs"
+counts what was compiled before and after, and "breaks" how often Python answered in between. --cpu
+counts processor time, with one thread: for a busy machine.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from time import process_time_ns
 import timing
 import torch
 import transformers
-from timing import Budget, Call, in_turns, ratio
+from timing import Budget, Call, Spread, in_turns, ratio
 from torchvision_cpu import timm
 
 import fastact
@@ -30,6 +33,8 @@ WIDE = {
     "num_attention_heads": 8, "max_position_embeddings": 256,
 }  # fmt: skip
 GPT2 = {"n_embd": 512, "n_layer": 4, "n_head": 8, "n_positions": 256}
+NARROW = {**WIDE, "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 2,
+          "num_attention_heads": 4}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,13 @@ class Model:
         return step
 
 
-def _llama(vocabulary: int) -> torch.nn.Module:
-    config = transformers.LlamaConfig(vocab_size=vocabulary, num_key_value_heads=4, **WIDE)
+def _llama(vocabulary: int, size: dict[str, int] = WIDE) -> torch.nn.Module:
+    config = transformers.LlamaConfig(vocab_size=vocabulary, num_key_value_heads=4, **size)
     return transformers.LlamaForCausalLM(config)
+
+
+def _gpt2(**options: int) -> torch.nn.Module:
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**GPT2, **options}))
 
 
 def _gemma() -> torch.nn.Module:
@@ -86,9 +95,14 @@ MODELS = {
     "llama-128k": Model("Llama, 128k words", lambda: _llama(128256), 128256),
     "gemma": Model("Gemma, 32k words", _gemma, 32000),
     "gpt2": Model(
-        "GPT-2, 50k words",
-        lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)),
-        50257,
+        "GPT-2, 50k words", _gpt2, 50257
+    ),
+    "llama-small": Model("Llama, 128 wide, 2k words", lambda: _llama(2000, NARROW), 2000),
+    "gpt2-small": Model(
+        "GPT-2, 128 wide, 2k words",
+        lambda: _gpt2(n_embd=128, n_layer=2, n_head=4, vocab_size=2000,
+                      bos_token_id=0, eos_token_id=0),
+        2000,
     ),
     "bert": Model(
         "BERT, 30k words",
@@ -135,12 +149,60 @@ def measure(model: Model, seconds: float) -> str:
     )
 
 
+@dataclass
+class Compiled:
+    """A compiled step, and what compiling it took."""
+
+    step: Callable[[], object]
+    graphs: int
+    breaks: int
+
+    @classmethod
+    def of(cls, model: Model, net: torch.nn.Module) -> Compiled:
+        """Compiles a model and runs its first steps."""
+        counters = torch._dynamo.utils.counters
+        counters.clear()
+        step = model.step(torch.compile(net))
+        for _ in range(3):
+            step()
+        return cls(step, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values()))
+
+
+def measure_compiled(model: Model, seconds: float) -> str:
+    """A row of the table of compiled models."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    net = model.make().to(model.dtype)
+    ours, again = copy.deepcopy(net), copy.deepcopy(net)
+    fastact.replace(ours)
+    made = {
+        "before": Compiled.of(model, net),
+        "after": Compiled.of(model, ours),
+        "again": Compiled.of(model, again),
+    }
+    calls = {name: Call(compiled.step) for name, compiled in made.items()}
+    samples = in_turns(calls, Budget(seconds, least=5, most=1001))
+    times = [sorted(samples[k])[len(samples[k]) // 2] * 1e3 for k in ("before", "after")]
+    gain, noise = ratio(samples, "before", "after"), ratio(samples, "before", "again")
+    graphs = " / ".join(f"{made[k].graphs} ({made[k].breaks})" for k in ("before", "after"))
+    return (
+        f"| {model.title} | {times[0]:.1f} ms | {times[1]:.1f} ms | {spread(gain)} | {graphs} "
+        f"| {spread(noise)} |"
+    )
+
+
+def spread(found: Spread) -> str:
+    """A ratio with its quartiles."""
+    return f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each model")
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="compares compiled models")
     args = parser.parse_args()
     if args.cpu:
         args.threads, timing.perf_counter_ns = 1, process_time_ns
@@ -148,10 +210,14 @@ def main() -> None:
     clock = "processor time" if args.cpu else "wall time"
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, "
           f"timm {timm.__version__}, {args.threads} threads, {clock}")  # fmt: skip
-    print("| model | before | after | ratio (quartiles) | patched |")
-    print("|---|---|---|---|---|")
+    if args.compile:
+        print("| compiled | before | after | ratio (quartiles) | graphs (breaks) | before twice |")
+    else:
+        print("| model | before | after | ratio (quartiles) | patched |")
+    print("|---" * (6 if args.compile else 5) + "|")
+    row = measure_compiled if args.compile else measure
     for name in args.models:
-        print(measure(MODELS[name], args.seconds), flush=True)
+        print(row(MODELS[name], args.seconds), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import multiprocessing
 import os
 import tempfile
 import traceback
@@ -33,6 +34,10 @@ import torch.multiprocessing
 import fastact
 
 WORLD = 4
+PRELOAD = [
+    "fastact.distributed", "pytest", "torch.distributed.fsdp", "torch.distributed.tensor.debug",
+    "torch.distributed.tensor.parallel", "torch.nn.parallel",
+]  # fmt: skip
 
 
 class Cases:
@@ -60,8 +65,12 @@ class Cases:
         """What went wrong in each case, by rank."""
         failed: dict[str, dict[int, str]] = {name: {} for name in self.by_name}
         with tempfile.TemporaryDirectory() as folder:
+            # From a process that has imported what takes long, once for all ranks of all files.
+            multiprocessing.set_forkserver_preload(PRELOAD)
             with contextlib.suppress(torch.multiprocessing.ProcessExitedException):
-                torch.multiprocessing.spawn(_rank, (self.module, folder), WORLD)
+                torch.multiprocessing.start_processes(
+                    _rank, (self.module, folder), WORLD, start_method="forkserver"
+                )
             for rank in range(WORLD):
                 file = Path(folder, str(rank))
                 found = json.loads(file.read_text()) if file.exists() else {}

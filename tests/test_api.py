@@ -238,3 +238,8 @@ def test_docstrings():
             assert f"        {parameter}:" in doc, f"{name}: {parameter}"
     for name in nn.__all__:
         assert getattr(nn, name).__doc__, name
+
+
+def test_the_package_offers_what_is_loaded_later_too():
+    assert dir(fastact) == sorted(fastact.__all__)
+    assert {"replace", "restore", "distributed"} <= set(dir(fastact))

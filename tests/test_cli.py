@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -121,11 +122,15 @@ def test_another_missing_module_is_not_taken_for_an_extra():
         (["explain", "zzzz"], "there is no op 'zzzz': expected one of gelu,"),
         (["explain", "gelu", "--dtype", "int8"], "'int8' is not one of 'fp32', 'bf16'"),
         (["explain", "gelu", "--numel", "-3"], "-3 is not in the range x>=0"),
-        (["explain", "gelu", "--numel", "many"], "'many' is not a valid integer range"),
+        (["explain", "gelu", "--numel", "many"], "'many' is not a valid integer;"),
+        (["explain", "GELU"], "there is no op 'GELU': did you mean gelu?"),
         (["explain", "gelu", "--device", "abacus"], "abacus"),
         (["explain", "gelu", "--colour"], "No such option"),
         (["explain", "softmax", "--classes", "0"], "0 is not in the range x>=1"),
-        (["check", "gellu"], "there is no op 'gellu': expected some of gelu,"),
+        (["check", "gellu"], "there is no op 'gellu': did you mean gelu?"),
+        (["check", "nope"], "there is no op 'nope': expected one of gelu,"),
+        (["bench", "--out", "/proc/no/r.json"], "the folder /proc/no cannot be made: No such"),
+        (["bench", "--out", "/dev/null/r.json"], "the folder /dev/null cannot be made: "),
         (["check", "--step", "0"], "0 is not in the range x>=1"),
         (["check", "--backend", "cuda"], "'cuda' is not one of"),
         (["doctor", "please"], "unexpected extra argument"),
@@ -197,6 +202,34 @@ def test_doctor_when_another_backend_is_forced(name):
     run = fastact_process("doctor", FASTACT_BACKEND=name)
     assert run.returncode == 0, run.stderr
     assert f"FASTACT_BACKEND={name} says so" in " ".join(run.stdout.split())
+
+
+WRONG = {
+    "FASTACT_BACKEND": "FASTACT_BACKEND must be one of auto, compiled, numba, torch; got 'v9'.",
+    "FASTACT_CPU_ISA": "FASTACT_CPU_ISA='v9' is not available here; expected one of",
+}
+
+
+@pytest.mark.parametrize("variable", WRONG)
+def test_doctor_says_which_variable_is_wrong(variable):
+    run = fastact_process("doctor", **{variable: "v9"})
+    assert run.returncode == exits.USAGE, run.stderr
+    assert run.stderr == ""
+    assert f"{variable}" in run.stdout
+    verdict = " ".join(run.stdout.split()).partition("fastact cannot be imported: ")[2]
+    assert verdict.startswith(WRONG[variable])
+
+
+def test_a_wrong_variable_is_one_sentence():
+    from sysconfig import get_path
+
+    script = [str(Path(get_path("scripts"), "fastact")), "check"]
+    for command in (script, [sys.executable, "-mfastact", "explain", "gelu"]):
+        run = subprocess.run(
+            command, env={**os.environ, "FASTACT_BACKEND": "v9"}, capture_output=True, text=True,
+            timeout=300,
+        )  # fmt: skip
+        assert one_sentence(run, exits.USAGE) == WRONG["FASTACT_BACKEND"]
 
 
 def test_doctor_finds_kernels_that_are_wrong(auto, monkeypatch):
@@ -277,6 +310,13 @@ def test_explain_knows_the_example_of_the_issue(auto):
         assert result.stdout.startswith(f"{who} answers")
 
 
+def test_explain_takes_torchs_names_of_dtypes(auto):
+    for short, name in (("bf16", "bfloat16"), ("fp32", "float32")):
+        sentence = invoke("explain", "gelu", "--dtype", name).stdout
+        assert f"torch.{name}" in sentence
+        assert sentence == invoke("explain", "gelu", "--dtype", short).stdout
+
+
 def test_explain_a_device_that_is_not_there(auto):
     result = invoke("explain", "gelu", "--device", "cuda")
     assert result.exit_code == 0
@@ -288,14 +328,18 @@ def test_explain_takes_no_memory(auto):
 
 
 def test_explain_in_a_process():
-    for backend, code, start in (
-        ("auto", 0, "compiled answers silu_mul"),
-        ("compiled", 0, "compiled answers silu_mul"),
-        ("numba", 0, "numba answers silu_mul"),
-        ("torch", 0, "torch answers silu_mul"),
-    ):
-        run = fastact_process("explain", "silu_mul", FASTACT_BACKEND=backend)
-        assert run.returncode == code, run.stderr
+    starts = {
+        "auto": "compiled answers silu_mul",
+        "compiled": "compiled answers silu_mul",
+        "numba": "numba answers silu_mul",
+        "torch": "torch answers silu_mul",
+    }
+    with ThreadPoolExecutor() as pool:
+        runs = pool.map(
+            lambda name: fastact_process("explain", "silu_mul", FASTACT_BACKEND=name), starts
+        )
+    for (backend, start), run in zip(starts.items(), runs, strict=True):
+        assert run.returncode == 0, run.stderr
         assert run.stdout.startswith(start)
         assert run.stdout.endswith("it is forced.\n") == (backend != "auto")
         assert run.stdout.count("\n") == 1
@@ -391,6 +435,12 @@ def test_bench_quick_takes_what_has_a_bar(monkeypatch):
         assert invoke("bench", *arguments).exit_code == 0
         assert set(called[-1]) >= options
         assert ("--quick" in called[-1]) == ("--quick" in options)
+
+
+def test_bench_into_a_folder_that_is_not_writable(monkeypatch, tmp_path):
+    monkeypatch.setattr(scripts.os, "access", lambda path, mode: path != tmp_path)
+    sentence = one_sentence(invoke("bench", "--out", str(tmp_path / "r.json")), exits.USAGE)
+    assert f"the folder {tmp_path} is not writable" in sentence
 
 
 def test_bench_of_what_is_not_there(tmp_path):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import python
 
 import fastact
 from fastact import _library
@@ -125,17 +126,49 @@ def test_each_isa_object_exports_only_names_of_that_isa():
             assert re.search(rf" fastact::cpu::\w+_{isa}(\(.*\))?$", line), (path, line)
 
 
-def test_wrong_environment_is_refused():
-    for variable, value, message in (
-        ("FASTACT_CPU_ISA", "v9", "FASTACT_CPU_ISA='v9' is not available here; expected one of"),
-        ("FASTACT_BACKEND", "fast", "backend must be one of auto, compiled, numba, torch"),
-    ):
-        code = f"import os; os.environ[{variable!r}] = {value!r}; import fastact"
-        run = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300
-        )
-        assert run.returncode != 0
-        assert message in run.stderr
+NAMES = "FASTACT_BACKEND must be one of auto, compiled, numba, torch; got"
+WRONG = [  # variables, what is said of them
+    ({"FASTACT_BACKEND": "nonsense"}, f"ValueError: {NAMES} 'nonsense'"),
+    ({"FASTACT_BACKEND": "Torch"}, f"ValueError: {NAMES} 'Torch'"),
+    (
+        {"FASTACT_BACKEND": "compiled", "FASTACT_LIBRARY": "/nowhere/libfastact_cpu.so"},
+        "RuntimeError: FASTACT_BACKEND=compiled: the backend 'compiled' is not available: "
+        "libfastact_cpu.so could not be loaded",
+    ),
+    (
+        {"FASTACT_CPU_ISA": "v9"},
+        f"RuntimeError: FASTACT_CPU_ISA='v9' is not available here; expected one of "
+        f"{', '.join(_library.cpu().isas)}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("variables", "message"), WRONG, ids=lambda v: str(v)[:40])
+def test_wrong_environment_is_refused(variables, message):
+    run = python("import fastact", **variables)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith(message)
+    # Of the package, the frames of the import statement and of the check: no internals.
+    assert run.stderr.count("  File ") == 3, run.stderr
+    assert "During handling" not in run.stderr
+
+
+def test_an_empty_variable_is_none():
+    assert python("import fastact", FASTACT_BACKEND="", FASTACT_CPU_ISA="").returncode == 0
+
+
+def test_nothing_else_answers_where_the_environment_is_wrong():
+    """Even where the import goes through, as that of the command line does."""
+    code = (
+        "import sys; sys.argv = ['fastact']; import fastact, torch\n"
+        "assert len(fastact.backends()) == 3\n"
+        "for x in (torch.ones(3), torch.ones(100_000)): \n"
+        "    try: fastact.functional.gelu(x)\n"
+        "    except ValueError as error: print(error)\n"
+    )
+    run = python(code, FASTACT_BACKEND="nonsense")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [f"{NAMES} 'nonsense'"] * 2
 
 
 def test_environment_chooses():

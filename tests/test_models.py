@@ -3,13 +3,16 @@
 import copy
 import pickle
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 import zoo
+from timing import Spread
 from zoo import CAUSAL, MODELS
 
 import fastact
+from fastact._replace import _gated
 
 EVERY = pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
 LANGUAGE = pytest.mark.parametrize("model", [m for m in MODELS if not m.side], ids=lambda m: m.name)
@@ -228,3 +231,57 @@ def test_compiled(name):
     torch.testing.assert_close(loss, want[0])
     fastact.restore(net)
     torch.testing.assert_close(torch.compile(mlp, backend="aot_eager")(x), mlp(x))
+
+
+def ops_of_graphs(net, batch):
+    """The nodes of each graph that Dynamo makes of a model."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append([(n.op, getattr(n.target, "__name__", "")) for n in graph.graph.nodes])
+        return graph.forward
+
+    torch._dynamo.reset()
+    torch.compile(net, backend=backend)(**batch)
+    return graphs
+
+
+@pytest.mark.parametrize("name", ["Llama", "Phi3"])
+def test_compiled_models_have_the_graph_of_the_original(name, monkeypatch):
+    """In "auto"; nothing is asked of the MLP's activation, which each call would be guarded by."""
+    (model,) = (m for m in MODELS if m.name == name)
+    net, batch = model.build(), model.batch()
+    del batch["labels"]
+    with fastact.backend("auto"):
+        before = ops_of_graphs(net, batch)
+        fastact.replace(net)
+        asked = []
+        monkeypatch.setattr(_gated, "gate_of", lambda act: asked.append(act) or "silu")
+        after = ops_of_graphs(net, batch)
+        assert len(before) == len(after) == 1
+        # Phi-3's product is written the other way round, which makes no difference to the nodes.
+        assert Counter(after[0]) == Counter(before[0])
+        assert not asked
+    with fastact.backend("compiled"):
+        assert Counter(ops_of_graphs(net, batch)[0]) != Counter(before[0])
+        assert asked
+
+
+def test_the_benchmark_of_compiled_models(monkeypatch):
+    import models
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(models, "ratio", lambda s, *names: seen.append(s) or Spread(1.0, 1.0, 1.0))
+    seen = []
+    (llama,) = (m for m in MODELS if m.name == "Llama")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of a busy machine, many wait for each other
+    try:
+        with fastact.backend("auto"):
+            row = models.measure_compiled(models.Model("Llama", llama.build, 97, count=1), 0.0)
+    finally:
+        torch.set_num_threads(threads)
+    assert "| 1.000 (1.000 to 1.000) | 1 (0) / 1 (0) |" in row
+    assert {name: len(times) for name, times in seen[0].items()} == {
+        "before": 5, "after": 5, "again": 5
+    }  # fmt: skip

@@ -59,6 +59,25 @@ def test_gated_mlps_of_timm(make):
     assert fused(mlp, torch.randn(3, 8))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_monitor_sees_the_gates_of_fused_mlps(packed):
+    seen = []
+    for replaced in (False, True):
+        torch.manual_seed(0)
+        options = {"hidden_size": 8, "intermediate_size": 16}
+        mlp = Phi3MLP(Phi3Config(pad_token_id=0, **options)) if packed else LlamaMLP(Config("relu"))
+        if replaced:
+            fastact.replace(mlp)
+        with fastact.monitor(mlp, every=1) as record:
+            mlp(torch.randn(3, 8)).sum().backward()
+        seen.append(record.to_dict()["layers"])
+        assert not replaced or fused(mlp, torch.randn(3, 8))  # again, without the monitor
+    before, after = (next(iter(layers.values())) for layers in seen)
+    assert after["dead"] == before["dead"]
+    assert packed or before["dead"][0] > 0
+    assert after["gradient"] == pytest.approx(before["gradient"], rel=1e-5)
+
+
 def test_gated_mlp_of_timm_over_channels():
     mlp = timm.layers.mlp.GluMlp(8, 12, act_layer=nn.SiLU, use_conv=True)
     fastact.replace(mlp)

@@ -9,7 +9,7 @@ puts them into existing models, ``fastact.patched`` into the places of torch.nn.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import autograd, functional, nn
+from . import _backend, autograd, functional, nn
 from ._backend import BackendInfo, backend, backends
 from ._monitor import monitor
 from ._patch import patched
@@ -33,6 +33,12 @@ __all__ = [
 if TYPE_CHECKING:
     from . import distributed
     from ._replace import replace, restore
+
+_backend.check_environment()
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)  # what is loaded at its first use, too
 
 
 def __getattr__(name: str) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from contextlib import ContextDecorator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -106,8 +108,52 @@ def _resolve(name: str) -> Choice:
 class _State:
     """The choice in force; one attribute of one object, so that a call reads it fast."""
 
-    def __init__(self) -> None:
-        self.choice = _resolve(os.environ.get("FASTACT_BACKEND", "auto"))
+    error: Exception | None = None  # why the environment's choice could not be made
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice = choice
+
+
+class _Refused(_State):
+    """Without a choice: nobody answers in place of what was asked for."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "choice" or self.error is None:
+            raise AttributeError(name)
+        raise self.error.with_traceback(None)
+
+
+def _from_environment() -> _State:
+    """What the environment variables ask for, or what is wrong with them."""
+    name = os.environ.get("FASTACT_BACKEND") or "auto"
+    if name not in NAMES:
+        allowed = ", ".join(NAMES)
+        return _Refused(ValueError(f"FASTACT_BACKEND must be one of {allowed}; got {name!r}"))
+    try:
+        choice = _resolve(name)
+    except RuntimeError as error:
+        return _Refused(RuntimeError(f"FASTACT_BACKEND={name}: {error}"))
+    # Nothing else answers instead of the instruction set that was asked for.
+    if name != "torch" and (wrong := _library.cpu().wrong_isa):
+        return _Refused(RuntimeError(wrong))
+    return _State(choice)
+
+
+def _is_command() -> bool:
+    """Whether this process is ``fastact`` or ``python -m fastact``."""
+    first = sys.argv[0] if getattr(sys, "argv", None) else ""
+    if first == "-m":  # while the package of the module is imported
+        return sys.orig_argv[-len(sys.argv)].removeprefix("-m") == "fastact"
+    return Path(first).stem == "fastact"
+
+
+def check_environment() -> None:
+    """Raises what is wrong with the environment variables; the command line says it by itself."""
+    if STATE.error is not None and not _is_command():
+        raise STATE.error.with_traceback(None)
 
 
 class backend(ContextDecorator):
@@ -144,4 +190,4 @@ class backend(ContextDecorator):
         STATE.choice = self._previous.pop()
 
 
-STATE = _State()
+STATE = _from_environment()

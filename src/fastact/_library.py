@@ -52,6 +52,7 @@ class CpuLibrary:
 
     def __init__(self) -> None:
         self.error: str | None = None
+        self.wrong_isa = ""  # what is wrong with FASTACT_CPU_ISA
         self._c: ctypes.CDLL | None = None
         named = os.environ.get("FASTACT_LIBRARY")  # a build under sanitizers, say
         path = Path(named) if named else find("libfastact_cpu")
@@ -78,7 +79,10 @@ class CpuLibrary:
             self._c = None
             return
         if forced := os.environ.get("FASTACT_CPU_ISA"):
-            self.use_isa(forced)
+            try:
+                self.use_isa(forced)
+            except RuntimeError as error:
+                self.error = self.wrong_isa = str(error)
 
     @property
     def isas(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -22,14 +22,18 @@ ELEMENTWISE = (
     nn.Softshrink, nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Threshold, ours.QuickGELU,
     ours.SquaredReLU,
 )  # fmt: skip
+# Of two inputs, or of the halves of one.
+GATED = (
+    nn.GLU, ours.GEGLU, ours.GELUMul, ours.ReGLU, ours.ReLUMul, ours.SiLUMul, ours.SwiGLU,
+)  # fmt: skip
 # Modules of Python whose classes without children are activations.
 HOMES = ("transformers.activations", "timm.layers.activations", "timm.layers.activations_me")
 CHUNK = 1024  # records for which memory is taken at a time
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether a module computes an elementwise activation: torch's, ours, transformers', timm's."""
-    if isinstance(module, ELEMENTWISE):
+    """Whether a module computes an activation that is known, gated or not."""
+    if isinstance(module, (*ELEMENTWISE, *GATED)):
         return True
     return type(module).__module__ in HOMES and not list(module.children())
 
@@ -44,15 +48,48 @@ def itself(x: Tensor) -> Tensor:
     return x
 
 
-def slope_of(module: nn.Module, x: Tensor) -> Tensor:
-    """The derivative of an elementwise module at x, without a trace of that anywhere."""
+def is_operand(value: object) -> bool:
+    """Whether a module may have a slope at one of its arguments."""
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.dim() > 0
+        and value.numel() > 0
+    )
+
+
+def slopes_of(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> list[Tensor]:
+    """What reaches each input of a module of a gradient of ones, without a trace of that anywhere.
+
+    Of the shape of the output: of an input twice as large, each half counts as one.
+    """
+    operands: list[Tensor] = []
+    inplace = getattr(module, "inplace", False)
+
+    def apart(value: Any) -> Any:
+        if not is_operand(value):
+            return value
+        operands.append(value.detach().requires_grad_())
+        # Autograd refuses to let a leaf be overwritten.
+        return operands[-1].clone() if inplace else operands[-1]
+
     # Checkpointing counts what is saved, in hooks that these hide.
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(itself, itself):
-        at = x.detach().requires_grad_()
-        # Autograd refuses to let a leaf be overwritten.
-        y = module.forward(at.clone() if getattr(module, "inplace", False) else at)
-        (slope,) = torch.autograd.grad(y, at, torch.ones_like(y))
-    return slope
+        y = module.forward(*map(apart, args), **{name: apart(v) for name, v in named.items()})
+        found = torch.autograd.grad(y, operands, torch.ones_like(y), allow_unused=True)
+    return [part for slope in found if slope is not None for part in like(y, slope)]
+
+
+def like(y: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
+    """The parts of a slope that have the shape of y: the slope, its halves, or nothing."""
+    if slope.shape == y.shape:
+        return (slope,)
+    if slope.dim() == y.dim():
+        sizes = enumerate(zip(slope.shape, y.shape, strict=True))
+        other = [(dim, large == 2 * small) for dim, (large, small) in sizes if large != small]
+        if len(other) == 1 and other[0][1]:
+            return slope.chunk(2, other[0][0])
+    return ()
 
 
 @dataclass
@@ -170,14 +207,24 @@ class monitor:
     of them where there are fewer: no gradient passes it, so nothing before it learns from it. For
     ReLU that is a unit whose output is zero throughout (Lu, Shin, Su and Karniadakis, *Dying ReLU
     and Initialization*, 2020, arXiv:1903.06733); for functions that saturate (sigmoid, tanh, and
-    GELU and SiLU far below zero) one that stays where they are flat. The gradient is that of the
-    loss by the activation's output, averaged in absolute value over its elements.
+    GELU and SiLU far below zero) one that stays where they are flat. A unit of a gated activation,
+    ``act(gate) * up``, has two slopes, ``act'(gate) * up`` and ``act(gate)``, and is dead when both
+    are that small: when its gate is shut. The gradient is that of the loss by the activation's
+    output, averaged in absolute value over its elements.
+
+    What is seen is modules: those of fastact.nn (softmax and losses have no units of their own)
+    and of torch.nn (not RReLU, whose slope is random), transformers and timm that compute an
+    activation. In an MLP that :func:`fastact.replace` has fused, the activation's own module is
+    called again as long as it is watched. Functions are not seen, fastact.functional's as little as
+    torch.nn.functional's: what a ``forward`` computes by ``relu(x)`` has no name to be recorded
+    under, and nowhere to hang a hook. torch.nn.TransformerEncoderLayer is such a module, unless
+    it was given ``activation=torch.nn.ReLU()``. Make such a call a module to have it recorded.
 
     A step is a call of the model in training mode; what is called with the model in evaluation mode
     is not looked at. An activation module that is called several times in a step is several layers:
     ``relu``, ``relu#2``, ... Nothing is read back from a GPU before the results are asked for.
     Gradient checkpointing works; with its reentrant form, gradients are recorded of modules that
-    are called once. Functions (``torch.nn.functional.relu``) and gated activations are not seen.
+    are called once.
 
     Args:
         model: the model, before or after :func:`fastact.replace`; in place of a model under
@@ -185,12 +232,13 @@ class monitor:
         every: records every so many-th step; the others cost a few microseconds.
         window: how many recorded steps a unit has to be without a slope to count as dead.
         threshold: what counts as no slope.
-        select: which modules to record, instead of those that are known as elementwise activations;
-            each has to compute an elementwise function of its first argument.
+        select: which modules to record, instead of those that are known as activations; each has
+            to compute an elementwise function of its arguments, or of the halves of one.
 
     Raises:
-        TypeError: ``model`` is not a torch.nn.Module.
-        ValueError: ``every`` or ``window`` is below 1, or the model has no such module.
+        TypeError: ``model`` is not a torch.nn.Module, or a number is not an int.
+        ValueError: ``every`` or ``window`` is below 1, or the model has no such module. When a
+            selected module runs: it is not elementwise.
 
     Example:
         >>> import fastact, torch
@@ -216,6 +264,8 @@ class monitor:
         if not isinstance(model, nn.Module):
             raise TypeError(f"monitor(): model must be a Module, not {type(model).__name__}")
         for name, value in (("every", every), ("window", window)):
+            if not isinstance(value, int):
+                raise TypeError(f"monitor(): {name} must be an int, not {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"monitor(): {name} must be at least 1; got {value}")
         self._model, self._every, self._window = model, every, window
@@ -224,8 +274,8 @@ class monitor:
         self._modules = {name: m for name, m in model.named_modules() if select(m)}
         if not self._modules:
             raise ValueError(
-                f"monitor(): {type(model).__name__} has no module that is an activation; name "
-                "yours with select="
+                f"monitor(): {type(model).__name__} has no module that is an activation, and calls "
+                "of functions are not seen; name modules of yours with select="
             )
         self._record = Record()
         self._handles: list[RemovableHandle] = []
@@ -243,7 +293,7 @@ class monitor:
         ]
         for name, module in self._modules.items():
             self._handles += [
-                module.register_forward_pre_hook(partial(self._before, name)),
+                module.register_forward_pre_hook(partial(self._before, name), with_kwargs=True),
                 module.register_forward_hook(partial(self._after, name)),
             ]
         return self._record
@@ -269,21 +319,29 @@ class monitor:
     def _end(self, *_: Any) -> None:
         self._depth -= 1
 
-    def _before(self, name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _before(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
         # Before the call, which may overwrite its input. A call outside the model's own is
         # checkpointing's, which repeats one of this step that was seen already.
-        if not (self._records and module.training and self._depth and inputs):
+        if not (self._records and module.training and self._depth):
             return
-        x = inputs[0]
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() == 0 or not x.numel():
+        if not any(map(is_operand, (*args, *named.values()))):
             return
         self._calls[name] = self._calls.get(name, 0) + 1
-        slope = slope_of(module, x)
-        unit = unit_dim(slope)
-        others = [d for d in range(slope.dim()) if d != unit]
+        slopes = slopes_of(module, args, named)
+        if not slopes:
+            raise ValueError(
+                f"monitor(): {self._key(name)!r} ({type(module).__name__}) was selected, but its "
+                "output has neither the shape of an input nor that of half of one"
+            )
+        unit = unit_dim(slopes[0])
+        others = [d for d in range(slopes[0].dim()) if d != unit]
         # The largest absolute value; in one pass, where abs().amax() takes two.
-        largest = torch.linalg.vector_norm(slope, math.inf, others) if others else slope.abs()
-        self._mark(self._key(name), largest > self._threshold)
+        largest = [
+            torch.linalg.vector_norm(s, math.inf, others) if others else s.abs() for s in slopes
+        ]
+        self._mark(self._key(name), reduce(torch.maximum, largest) > self._threshold)
 
     def _mark(self, key: str, alive: Tensor) -> None:
         """Notes which units are alive, and how many are not."""
@@ -297,9 +355,10 @@ class monitor:
         layer.write(record, 0, (layer.last_alive < first).float().mean())
 
     def _after(self, name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
-        if not (self._records and module.training and isinstance(output, Tensor)):
+        calls = self._calls.get(name, 0)  # none of an empty batch
+        if not (self._records and module.training and calls and isinstance(output, Tensor)):
             return
-        if output.requires_grad and (self._depth or self._calls.get(name) == 1):
+        if output.requires_grad and (self._depth or calls == 1):
             layer = self._record._layers.get(self._key(name))
             if layer is not None:
                 record = len(self._record.steps) - 1

@@ -8,14 +8,26 @@ from typing import Any
 
 import click
 
+from .._backend import STATE
 from .._version import __version__
 from . import exits
+from .arguments import Count, Dtype
 
-DTYPES = ("fp32", "bf16", "fp16", "fp64")
+
+class Command(click.Command):
+    """A command that needs what the environment variables ask for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command, or says what is wrong with the variables."""
+        if STATE.error is not None and self.name != "doctor":
+            raise click.ClickException(f"{STATE.error}.")
+        return super().invoke(ctx)
 
 
 class Commands(click.Group):
     """A group whose errors are one sentence with what to do next."""
+
+    command_class = Command
 
     def main(self, *args: Any, **settings: Any) -> Any:
         """Runs a command and exits with its code."""
@@ -31,7 +43,7 @@ class Commands(click.Group):
             code = exits.USAGE
         except click.ClickException as error:
             click.echo(error.format_message(), err=True)
-            code = error.exit_code
+            code = exits.USAGE
         except (click.Abort, KeyboardInterrupt):
             click.echo("Interrupted.", err=True)
             code = exits.INTERRUPTED
@@ -51,8 +63,8 @@ def app() -> None:
 def doctor() -> int:
     """Says what is installed, which backends work and what is missing.
 
-    Exit codes: 0 the compiled kernels work, 1 there are none, so Numba or torch answers, 3 they
-    compute wrongly.
+    Exit codes: 0 the compiled kernels work, 1 there are none, so Numba or torch answers, 2 an
+    environment variable asks for what there is not, 3 they compute wrongly.
     """
     from .doctor import run
 
@@ -61,15 +73,15 @@ def doctor() -> int:
 
 @app.command()
 @click.argument("op")
-@click.option("--dtype", type=click.Choice(DTYPES), default="fp32", show_default=True)
+@click.option("--dtype", type=Dtype(), default="fp32", show_default=True)
 @click.option(
     "--numel",
-    type=click.IntRange(min=0),
+    type=Count(0),
     default=2**20,
     show_default=True,
     help="Elements of the (first) input.",
 )
-@click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True,
+@click.option("--classes", type=Count(1), default=1000, show_default=True,
               help="Of each row, for softmax and losses.")  # fmt: skip
 @click.option("--grad", is_flag=True, help="The input requires a gradient.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
@@ -88,7 +100,7 @@ def explain(op: str, **options: Any) -> int:
 @click.argument("ops", nargs=-1, metavar="[OP]...")
 @click.option(
     "--step",
-    type=click.IntRange(min=1),
+    type=Count(1),
     default=32749,
     show_default=True,
     help="Takes every so many-th of the 2^32 float32 patterns.",
@@ -109,11 +121,11 @@ def check(ops: tuple[str, ...], step: int, backend: str | None) -> int:
 @app.command()
 @click.argument("ops", nargs=-1, metavar="[OP]...")
 @click.option("--full", is_flag=True, help="Every op, dtype, size and pass, not a minute's worth.")
-@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only these.")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--dtype", "dtypes", multiple=True, type=Dtype(), help="Only these.")
+@click.option("--threads", type=Count(1), default=2, show_default=True)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
     default=Path("fastact-bench/results.json"),
     show_default=True,
     help="Pictures are drawn beside it.",
@@ -138,7 +150,7 @@ def bench(**options: Any) -> int:
     help="Folder for the pictures.",
 )
 def demo(**options: Any) -> int:
-    """Trains small networks with torch.nn and with fastact.nn side by side."""
+    """Trains small nets with torch.nn and fastact.nn side by side."""
     from .scripts import demo
 
     return demo(**options)

@@ -18,6 +18,7 @@ from .._dispatch import unary
 from .._registry import ACTIVATIONS, Activation
 from . import accuracy, exits
 from .accuracy import errors, rounded
+from .arguments import no_such_op
 from .console import stdout, table
 
 Function = Callable[[Tensor], Tensor]
@@ -174,9 +175,7 @@ def run(ops: tuple[str, ...], step: int, name: str | None) -> int:
     known = (*ACTIVATIONS, *LOSSES)
     for op in ops:
         if op not in known:
-            raise click.BadParameter(
-                f"there is no op {op!r}: expected some of {', '.join(known)}", param_hint="OP"
-            )
+            raise no_such_op(op, known)
     try:
         forced = backend(name or STATE.choice.source)
     except RuntimeError as error:

@@ -60,6 +60,8 @@ def computes(name: str) -> bool:
 
 def verdict(infos: dict[str, BackendInfo]) -> tuple[str, int]:
     """A sentence and the exit code."""
+    if STATE.error is not None:
+        return f"fastact cannot be imported: {STATE.error}", exits.USAGE
     source = STATE.choice.source
     if source != "torch" and not computes(source):
         return (

@@ -2,6 +2,6 @@
 
 OK = 0
 FAILED = 1  # the command ran, and its answer is no: no compiled kernels, a bound exceeded
-USAGE = 2  # the command could not run: a wrong argument, an extra that is not installed
+USAGE = 2  # a wrong argument or environment variable, an extra that is not installed
 BROKEN = 3  # doctor: kernels are there and compute wrongly
 INTERRUPTED = 130

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import click
@@ -16,6 +15,7 @@ from .._loss_dispatch import CUTOFFS, cutoffs, loss_why_torch
 from .._private import FakeTensorMode
 from .._registry import ACTIVATIONS, GATES
 from . import exits
+from .arguments import no_such_op
 from .console import stdout
 
 DTYPES = {
@@ -107,9 +107,7 @@ def because(why: str, limit: int) -> str:
 def run(op: str, dtype: str, numel: int, classes: int, grad: bool, device: str) -> int:
     """The command."""
     if op not in OPS:
-        near = difflib.get_close_matches(op, OPS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(OPS)}"
-        raise click.BadParameter(f"there is no op {op!r}: {hint}", param_hint="OP")
+        raise no_such_op(op, OPS)
     try:
         x = example(DTYPES[dtype], numel, grad, device)
     except RuntimeError as error:

@@ -42,6 +42,14 @@ def run(command: str, script: Path, arguments: Sequence[str]) -> int:
 
 def bench(full: bool, ops: Sequence[str], dtypes: Sequence[str], threads: int, out: Path) -> int:
     """Compares with torch."""
+    try:  # before anything is measured
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.BadParameter(
+            f"the folder {out.parent} cannot be made: {error.strerror}", param_hint="--out"
+        ) from None
+    if not os.access(out.parent, os.W_OK):
+        raise click.BadParameter(f"the folder {out.parent} is not writable", param_hint="--out")
     scripts = folder("benchmarks")
     arguments = ["--threads", str(threads), "--out", str(out)]
     if not full:
