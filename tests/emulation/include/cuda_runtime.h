@@ -45,6 +45,8 @@ void run(dim3 blocks, dim3 threads, unsigned cluster, size_t shared,
 
 // The device's.
 inline constexpr int most_shared = 227 << 10, ordinary_shared = 48 << 10, most_in_cluster = 8;
+// What a kernel has declared of it, as if each had as much.
+inline constexpr int declared_shared = 512;
 // What cudaFuncSetAttribute has allowed a kernel.
 size_t& shared_allowed(const void* kernel);
 }  // namespace emulation
@@ -78,19 +80,28 @@ inline const char* cudaGetErrorString(cudaError_t) { return "invalid configurati
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrComputeCapabilityMajor };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
-  *value = which == cudaDevAttrComputeCapabilityMajor ? 9 : emulation::most_shared;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = emulation::most_shared;
+  return cudaSuccess;
+}
+
+struct cudaFuncAttributes {
+  size_t sharedSizeBytes;
+  int ptxVersion;
+};
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* of, const void*) {
+  *of = {emulation::declared_shared, 90};
   return cudaSuccess;
 }
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
-  if (value > emulation::most_shared) return cudaErrorInvalidConfiguration;
+  if (value > emulation::most_shared - emulation::declared_shared) return cudaErrorInvalidConfiguration;
   emulation::shared_allowed(kernel) = size_t(value);
   return cudaSuccess;
 }
@@ -114,7 +125,8 @@ struct cudaLaunchConfig_t {
 
 inline cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void*,
                                                   const cudaLaunchConfig_t* config) {
-  *clusters = config->dynamicSmemBytes <= emulation::most_shared ? 16 : 0;
+  const bool fits = config->dynamicSmemBytes + emulation::declared_shared <= emulation::most_shared;
+  *clusters = fits ? 16 : 0;
   return cudaSuccess;
 }
 
