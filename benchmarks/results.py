@@ -138,7 +138,7 @@ def machine() -> dict[str, Any]:
         "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "system": platform.platform(),
+        "system": _system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "fastact": fastact.__version__,
@@ -147,6 +147,13 @@ def machine() -> dict[str, Any]:
         "huge_pages": _first_line("/sys/kernel/mm/transparent_hugepage/enabled"),
         "preloaded": os.environ.get("LD_PRELOAD", ""),  # another allocator, say
     }
+
+
+def _system() -> str:
+    """The system, without what its builder calls the kernel."""
+    release = ".".join(platform.release().split(".")[:2])
+    libc = " ".join(platform.libc_ver())
+    return ", ".join(filter(None, (f"{platform.system()} {release}", platform.machine(), libc)))
 
 
 def _first_line(path: str) -> str:
