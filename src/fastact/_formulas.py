@@ -1,9 +1,9 @@
 """The activations' formulas in Python: value, slope and curvature over a vocabulary.
 
 A formula is a function of its vocabulary ``m``, which holds exp, expm1, erfc, tanh, sigmoid,
-softplus, where, full and jit. Over :class:`TorchMath` it is differentiable torch code, from which
-third and higher derivatives come; over the vocabulary of ``_numba.py`` it is compiled for
-scalars. As in C++, slope and curvature take the tensor that autograd saves (x, or the output y
+sigmoids, softplus, where, full and jit. Over :class:`TorchMath` it is differentiable torch code,
+from which third and higher derivatives come; over that of ``_numba_vocabulary.py`` it is compiled
+for scalars. As in C++, slope and curvature take the tensor that autograd saves (x, or the output y
 where the row says so), and curvature is the derivative of slope by it. Equations and sources
 stand in ``csrc/formulas/activations.h``.
 """
@@ -25,6 +25,11 @@ class TorchMath:
 
     exp, expm1, erfc = torch.exp, torch.expm1, torch.erfc
     tanh, sigmoid, softplus = torch.tanh, torch.sigmoid, F.softplus
+
+    @staticmethod
+    def sigmoids(x: Any) -> tuple[Any, Any]:
+        """Of x and of -x."""
+        return torch.sigmoid(x), torch.sigmoid(-x)
 
     @staticmethod
     def where(condition: Any, a: Any, b: Any) -> Any:
@@ -57,12 +62,11 @@ def _sigmoid_gated(m: Any, w: Any, dw: Any, xddw: Any) -> Formula:
     w, dw, xddw = m.jit(w), m.jit(dw), m.jit(xddw)
 
     def slope(x: Any) -> Any:
-        s = m.sigmoid(w(x))
-        return s * (1.0 + x * dw(x) * m.sigmoid(-w(x)))
+        s, r = m.sigmoids(w(x))
+        return s * (1.0 + x * dw(x) * r)
 
     def curvature(x: Any) -> Any:
-        s = m.sigmoid(w(x))
-        r = m.sigmoid(-w(x))
+        s, r = m.sigmoids(w(x))
         return s * r * (2.0 * dw(x) + xddw(x) + x * dw(x) * dw(x) * (r - s))
 
     return lambda x: x * m.sigmoid(w(x)), slope, curvature
@@ -128,11 +132,11 @@ def mish(m: Any) -> Formula:
     gate, gate_slope = m.jit(gate), m.jit(gate_slope)
 
     def slope(x: Any) -> Any:
-        s, r = m.sigmoid(x), m.sigmoid(-x)
+        s, r = m.sigmoids(x)
         return gate(s, r) + x * gate_slope(s, r)
 
     def curvature(x: Any) -> Any:
-        s, r = m.sigmoid(x), m.sigmoid(-x)
+        s, r = m.sigmoids(x)
         return gate_slope(s, r) * (2.0 + x * (r - 2.0 * gate(s, r) * s))
 
     return lambda x: x * gate(m.sigmoid(x), m.sigmoid(-x)), slope, curvature

@@ -27,6 +27,9 @@ _MILLS_DEN = (
     0.3208820600803727246, 0.0829887242185342141, 0.01597786541665669285, 0.002254580324751680762,
     0.0002233752420649001367, 0.00001409694426815704351, 4.343078555189087724e-7,
 )  # fmt: skip
+# 1 / that less t sqrt(2 pi), (2 + t num) / (1 + t den), as in csrc/formulas/constants.h: 4e-8
+_MILLS_NUM_SINGLE = (2.0, 0.87849209732, 0.21651471446, 0.021842364709, 3.4375491029e-6)
+_MILLS_DEN_SINGLE = (1.0, 0.89467544753, 0.37910204963, 0.085304900987, 0.0087728767637)
 
 
 @cache
@@ -38,7 +41,7 @@ def vocabulary(double: bool) -> Any:
     jit = inline
     log2e, round_magic = 1 / math.log(2), 1.5 * 2.0**52  # adding the second rounds to an integer
     ln2_high, ln2_low = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
-    sqrt_2 = math.sqrt(2)
+    sqrt_2, sqrt_2pi = math.sqrt(2), math.sqrt(2 * math.pi)
 
     # LLVM unrolls the loop, and with it vectorises what calls it, up to 15 coefficients.
     def polynomial(coefficients: Iterable[float]) -> Any:
@@ -57,7 +60,8 @@ def vocabulary(double: bool) -> Any:
     expm1_tail = polynomial(1 / math.factorial(n) for n in range(2, 15 if double else 9))
     # atanh(s) / s in s^2, for s <= 1/3: 2e-16, or 1e-9
     atanh_ratio = polynomial(1 / n for n in range(1, 31 if double else 17, 2))
-    mills_num, mills_den = polynomial(_MILLS_NUM), polynomial(_MILLS_DEN)
+    mills_num = polynomial(_MILLS_NUM if double else _MILLS_NUM_SINGLE)
+    mills_den = polynomial(_MILLS_DEN if double else _MILLS_DEN_SINGLE)
 
     clamp = jit(lambda x, low, high: low if x < low else high if x > high else x)  # NaN stays
     bits = jit(lambda x: np.float64(x).view(np.int64))
@@ -71,13 +75,19 @@ def vocabulary(double: bool) -> Any:
         r = (x - k * ln2_high) - k * ln2_low
         return r + r * r * expm1_tail(r), magic
 
-    @jit
-    def exp(x: float) -> Any:
+    def exp_double(x: float) -> Any:
         p, magic = reduce(clamp(x, -746.0, 710.0))
         # In two factors, as 2^k alone may overflow or be subnormal.
         half = (magic - round_magic) * 0.5 + round_magic
         rest = (magic - round_magic) - (half - round_magic) + round_magic
         return (1.0 + p) * power_of_two(half) * power_of_two(rest)
+
+    def exp_single(x: float) -> Any:
+        p, magic = reduce(clamp(x, -700.0, 700.0))
+        result = (1.0 + p) * power_of_two(magic)
+        return 0.0 if x < -700.0 else result
+
+    exp = jit(exp_double if double else exp_single)
 
     @jit
     def expm1(x: float) -> Any:
@@ -96,20 +106,36 @@ def vocabulary(double: bool) -> Any:
         return (e if x < 0.0 else 1.0) / (1.0 + e)
 
     @jit
+    def sigmoids(x: float) -> Any:
+        e = exp(-abs(x))
+        larger = 1.0 / (1.0 + e)
+        smaller = e * larger
+        return (smaller, larger) if x < 0.0 else (larger, smaller)
+
+    @jit
     def softplus(x: float) -> Any:
         e = exp(-abs(x))
         s = e / (2.0 + e)  # log(1 + e) = 2 atanh(s)
         return (x if x > 0.0 else 0.0) + 2.0 * s * atanh_ratio(s * s)
 
+    def mills_double(t: float) -> Any:
+        return mills_num(t) / mills_den(t)
+
+    def mills_single(t: float) -> Any:
+        d = mills_den(t)
+        return d / (t * d * sqrt_2pi + mills_num(t))
+
+    mills = jit(mills_double if double else mills_single)
+
     @jit
     def erfc(x: float) -> Any:
         t = clamp(abs(x) * sqrt_2, 0.0, 40.0)
-        tail = 2.0 * exp(-x * x) * (mills_num(t) / mills_den(t))
+        tail = 2.0 * exp(-x * x) * mills(t)
         return 2.0 - tail if x < 0.0 else tail
 
     m: Any = ModuleType("vocabulary")
     m.where = jit(lambda condition, a, b: a if condition else b)
     m.full = jit(lambda _, value: value)
     m.exp, m.expm1, m.erfc, m.jit = exp, expm1, erfc, jit
-    m.tanh, m.sigmoid, m.softplus = tanh, sigmoid, softplus
+    m.tanh, m.sigmoid, m.sigmoids, m.softplus = tanh, sigmoid, sigmoids, softplus
     return m
