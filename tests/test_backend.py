@@ -55,6 +55,7 @@ def test_torchs_builtin_is_the_reference(row):
     x = torch.linspace(-8, 8, 33)
     for parameters in {row.defaults, tuple(0.5 * p for p in row.defaults)}:
         assert row.builtin(x, *parameters).equal(row.reference(x, *parameters))
+    assert row.builtin(x).equal(row.reference(x, *row.defaults))
 
 
 def test_tiny_tensors_go_to_torchs_builtins():
@@ -63,6 +64,11 @@ def test_tiny_tensors_go_to_torchs_builtins():
         assert ops_of(F.silu, x) == ["aten::silu"]
         assert ops_of(F.leaky_relu, x) == ["aten::leaky_relu"]
         assert ops_of(F.silu_mul, x, x) == ["aten::silu", "aten::mul.Tensor"]
+        x = torch.randn(2, 6)
+        for function, gate in ((F.swiglu, TF.silu), (F.geglu, TF.gelu), (F.reglu, TF.relu)):
+            first, second = x.chunk(2, -1)
+            assert function(x).equal(gate(first) * second)
+        assert F.glu(x).equal(TF.glu(x))
 
 
 def test_reentrant_and_reused():
@@ -126,6 +132,11 @@ def test_forced_backends_answer():
     with fastact.backend("torch"):
         assert ops_of(F.gelu, x) == ["aten::gelu"]
         assert ops_of(F.silu_mul, x, x) == ["aten::silu", "aten::mul.Tensor"]
+        x = torch.randn(2, 6)
+        for function, gate in ((F.swiglu, TF.silu), (F.geglu, TF.gelu), (F.reglu, TF.relu)):
+            first, second = x.chunk(2, -1)
+            assert function(x).equal(gate(first) * second)
+        assert F.glu(x).equal(TF.glu(x))
         assert ops_of(F.swiglu, torch.randn(4))[-2:] == ["aten::silu", "aten::mul.Tensor"]
         assert ops_of(F.glu, torch.randn(4)) == ["aten::glu"]
         assert ops_of(F.relu, x, inplace=True) == ["aten::relu_"]

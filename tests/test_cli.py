@@ -302,7 +302,7 @@ def test_explain_knows_the_example_of_the_issue(auto):
         "torch answers gelu of 4,096 elements of torch.bfloat16 on cpu, without a gradient: torch "
         f"is measured to be as fast below {row.cutoff:,} elements.\n"
     )
-    result = invoke(*arguments, "--grad")
+    result = invoke(*arguments[:-1], str(2 * row.cutoff_grad), "--grad")
     assert result.stdout.startswith("compiled answers gelu")
     assert f"from {row.cutoff_grad:,} elements on" in result.stdout
     for numel, who in ((row.cutoff_grad, "compiled"), (row.cutoff_grad - 1, "torch")):

@@ -131,7 +131,7 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
         and x.numel() < row.smallest
         and STATE.choice.cutoffs
     ):
-        return row.builtin(x, *parameters)
+        return row.builtin(x, *parameters) if parameters != row.defaults else row.builtin(x)
     if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
     records = x.requires_grad and torch.is_grad_enabled()
@@ -213,6 +213,19 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
 def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Tensor:
     """A gated activation of the halves of one tensor along a dimension."""
     row = ACTIVATIONS[gate_name]
+    if (
+        dim == -1
+        and type(x) in EAGER
+        and not is_dynamo_compiling()
+        and x.numel() // 2 < GATES[gate_name][0]
+        and STATE.choice.cutoffs
+        and x.dim()
+        and x.shape[-1] % 2 == 0
+    ):
+        if op == "glu":
+            return _originals.glu(x)  # the one whose second half gates
+        gate, up = x.chunk(2, -1)
+        return row.builtin(gate) * up
     served = is_served(op, "input", x)
     if not isinstance(dim, (int, torch.SymInt)):
         raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")

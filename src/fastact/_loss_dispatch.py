@@ -25,10 +25,10 @@ from ._library import NAMESPACES
 _NEVER = 2**62
 CUTOFFS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
     # up to 64 classes, up to 511, more
-    "softmax": ((2**10, 2**12), (2**23, 2**23), (2**20, 2**22)),
-    "log_softmax": ((2**10, 2**12), (2**23, 2**23), (2**18, 2**23)),
+    "softmax": ((2**15, 2**15), (2**23, 2**23), (2**17, 2**23)),
+    "log_softmax": ((2**11, 2**15), (2**23, 2**23), (2**16, 2**23)),
     "nll_loss": ((_NEVER, _NEVER),) * 3,
-    "cross_entropy": ((2**11, 2**12), (2**21, 2**22), (2**17, 2**17)),
+    "cross_entropy": ((2**12, 2**13), (2**23, 2**23), (2**17, 2**18)),
     "bce_with_logits": ((2**13, 2**15),) * 3,
 }
 SMALLEST = {op: min(map(min, cutoffs)) for op, cutoffs in CUTOFFS.items()}

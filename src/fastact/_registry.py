@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,10 +65,6 @@ def _not_negative(parameter: float) -> bool:
     return parameter >= 0
 
 
-def _gelu_tanh(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
-
-
 def _quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
@@ -77,14 +74,14 @@ def _squared_relu(x: Tensor) -> Tensor:
 
 
 _ROWS = (
-    Activation("gelu", "GELU", r"x\,\Phi(x)", F.gelu, f.gelu, cutoff=2**23, cutoff_grad=2**10),
+    Activation("gelu", "GELU", r"x\,\Phi(x)", F.gelu, f.gelu, cutoff=2**22, cutoff_grad=2**16),
     Activation(
         "gelu_tanh",
         "GELUTanh",
         r"\tfrac12 x\,(1 + \tanh(\sqrt{2/\pi}\,(x + 0.044715\,x^3)))",
-        _gelu_tanh,
+        partial(F.gelu, approximate="tanh"),
         f.gelu_tanh,
-        cutoff=2**11,
+        cutoff=2**12,
         cutoff_grad=2**13,
     ),
     Activation(
@@ -93,10 +90,10 @@ _ROWS = (
         r"x\,\sigma(1.702\,x)",
         _quick_gelu,
         f.quick_gelu,
-        cutoff=2**9,
-        cutoff_grad=2**9,
+        cutoff=2**4,
+        cutoff_grad=2**4,
     ),
-    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu, cutoff=2**18, cutoff_grad=2**21),
+    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu, cutoff=2**16, cutoff_grad=2**19),
     Activation(
         "sigmoid",
         "Sigmoid",
@@ -104,7 +101,7 @@ _ROWS = (
         torch.sigmoid,
         f.sigmoid,
         saves_output=_always,
-        cutoff=2**18,
+        cutoff=2**17,
         cutoff_grad=2**23,
     ),
     Activation(
@@ -114,8 +111,8 @@ _ROWS = (
         torch.tanh,
         f.tanh,
         saves_output=_always,
-        cutoff=2**11,
-        cutoff_grad=2**14,
+        cutoff=2**13,
+        cutoff_grad=2**16,
     ),
     Activation(
         "softplus",
@@ -125,8 +122,8 @@ _ROWS = (
         f.softplus,
         parameters=("beta", "threshold"),
         defaults=(1.0, 20.0),
-        cutoff=2**12,
-        cutoff_grad=2**14,
+        cutoff=2**13,
+        cutoff_grad=2**15,
     ),
     Activation(
         "logsigmoid",
@@ -134,7 +131,7 @@ _ROWS = (
         r"-\log(1 + e^{-x})",
         F.logsigmoid,
         f.logsigmoid,
-        cutoff=2**12,
+        cutoff=2**11,
         cutoff_grad=2**16,
     ),
     Activation(
@@ -148,7 +145,7 @@ _ROWS = (
         f.elu,
         parameters=("alpha",),
         defaults=(1.0,),
-        cutoff=2**12,
+        cutoff=2**13,
         cutoff_grad=2**14,
     ),
     Activation(
@@ -157,7 +154,7 @@ _ROWS = (
         r"\lambda x \text{ for } x > 0,\quad \lambda\alpha\,(e^x - 1) \text{ otherwise}",
         F.selu,
         f.selu,
-        cutoff=2**12,
+        cutoff=2**13,
         cutoff_grad=2**14,
     ),
     Activation(
@@ -168,8 +165,8 @@ _ROWS = (
         f.celu,
         parameters=("alpha",),
         defaults=(1.0,),
-        cutoff=2**12,
-        cutoff_grad=2**14,
+        cutoff=2**13,
+        cutoff_grad=2**15,
     ),
     Activation(
         "relu",
@@ -212,8 +209,8 @@ _ROWS = (
         _squared_relu,
         f.squared_relu,
         zero_wins=True,
-        cutoff=2**14,
-        cutoff_grad=2**14,
+        cutoff=2**15,
+        cutoff_grad=2**13,
     ),
     Activation(
         "hardswish",
@@ -222,7 +219,7 @@ _ROWS = (
         F.hardswish,
         f.hardswish,
         zero_wins=True,
-        cutoff=2**22,
+        cutoff=2**23,
         cutoff_grad=2**23,
     ),
     Activation(
@@ -232,7 +229,7 @@ _ROWS = (
         F.hardsigmoid,
         f.hardsigmoid,
         zero_wins=True,
-        cutoff=2**23,
+        cutoff=2**22,
         cutoff_grad=2**23,
     ),
 )
@@ -243,10 +240,10 @@ ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}
 # and with a gradient to record.
 GATES: dict[str, tuple[int, int]] = {
     "silu": (2**15, 2**16),
-    "gelu": (2**9, 2**10),
-    "gelu_tanh": (2**10, 2**12),
-    "relu": (2**15, 2**15),
-    "sigmoid": (2**15, 2**16),
+    "gelu": (2**14, 2**14),
+    "gelu_tanh": (2**12, 2**13),
+    "relu": (2**17, 2**17),
+    "sigmoid": (2**23, 2**18),
 }
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -7,6 +7,8 @@ from torch import Tensor
 from .._dispatch import gelu_variant, unary, unary_
 from .._registry import ACTIVATIONS
 
+_GELU = ACTIVATIONS["gelu"]
+_GELU_TANH = ACTIVATIONS["gelu_tanh"]
 _SILU = ACTIVATIONS["silu"]
 _QUICK_GELU = ACTIVATIONS["quick_gelu"]
 _RELU = ACTIVATIONS["relu"]
@@ -46,7 +48,11 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
     Source: Hendrycks & Gimpel 2016, arXiv:1606.08415.
     """
-    return unary(ACTIVATIONS[gelu_variant("gelu", approximate)], input)
+    if approximate == "none":
+        return unary(_GELU, input)
+    if approximate == "tanh":
+        return unary(_GELU_TANH, input)
+    return unary(ACTIVATIONS[gelu_variant("gelu", approximate)], input)  # which raises
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
