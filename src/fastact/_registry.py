@@ -81,7 +81,7 @@ _ROWS = (
         r"\tfrac12 x\,(1 + \tanh(\sqrt{2/\pi}\,(x + 0.044715\,x^3)))",
         partial(F.gelu, approximate="tanh"),
         f.gelu_tanh,
-        cutoff=2**12,
+        cutoff=2**13,
         cutoff_grad=2**13,
     ),
     Activation(
@@ -241,7 +241,7 @@ ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}
 GATES: dict[str, tuple[int, int]] = {
     "silu": (2**15, 2**16),
     "gelu": (2**14, 2**14),
-    "gelu_tanh": (2**12, 2**13),
+    "gelu_tanh": (2**13, 2**13),
     "relu": (2**17, 2**17),
     "sigmoid": (2**23, 2**18),
 }
