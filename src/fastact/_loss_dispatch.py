@@ -230,7 +230,7 @@ def _check_weight(op: str, x: Tensor, weight: Tensor | None) -> None:
 
 
 def raise_for_target(op: str, classes: int, target: Tensor, ignore_index: int) -> None:
-    """Raises where a target is out of range; called once a kernel has refused."""
+    """Raises where a target is out of range; called once a kernel, or torch, has refused."""
     if target.is_floating_point() or transforms_active():
         return
     bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
@@ -242,7 +242,7 @@ def raise_for_target(op: str, classes: int, target: Tensor, ignore_index: int) -
         raise IndexError(
             f"{op}(): Target {value} is out of bounds: {at} is not a class index of input with "
             f"{classes} classes, nor ignore_index ({ignore_index})"
-        )
+        ) from None
 
 
 def nll_loss(
@@ -257,9 +257,13 @@ def nll_loss(
     if torch.is_autocast_enabled(x.device.type) or not answers(
         op, records, x, x.shape[class_dim(x)], (target, weight)
     ):
-        return F.nll_loss(
-            x, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction]
-        )
+        try:
+            return F.nll_loss(
+                x, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction]
+            )
+        except IndexError:
+            raise_for_target(op, x.shape[class_dim(x)], target, ignore_index)
+            raise
     if x.dim() == 1:
         target = target.reshape(())
     functions = STATE.choice.functions[op]
@@ -431,7 +435,11 @@ def cross_entropy(
             raise_for_target(op, x.shape[class_dim(x)], target, ignore_index)
             raise
     else:
-        results = _compositions.cross_entropy(x, target, weight, *constants)
+        try:
+            results = _compositions.cross_entropy(x, target, weight, *constants)
+        except IndexError:
+            raise_for_target(op, x.shape[class_dim(x)], target, ignore_index)
+            raise
     loss, *others = as_tuple(results)
     if normalizer is not None:
         # 0-dim: a tensor with dimensions would decide on shape and dtype.
