@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn.functional as TF
@@ -170,6 +171,17 @@ UNARY = [
 GATED = [case for name in GATES for case in _gate(name)]
 CASES = UNARY + GATED
 INPLACE = [case for case in UNARY if case.inplace is not None]
+
+
+def borrowed(left_out: dict[ModuleType, set[str]]) -> dict[str, object]:
+    """The tests of other modules but those left out, by names that tell where they come from."""
+    found = {}
+    for module, names in left_out.items():
+        tests = {name: t for name, t in vars(module).items() if name.startswith("test_")}
+        assert names <= set(tests), f"{module.__name__}: no {names - set(tests)}"
+        for name in set(tests) - names:
+            found[name + module.__name__.removeprefix("test")] = tests[name]
+    return found
 
 
 def labels(case: object) -> str:

@@ -58,17 +58,21 @@ def test_torchs_builtin_is_the_reference(row):
     assert row.builtin(x).equal(row.reference(x, *row.defaults))
 
 
+def assert_halves_are_torchs():
+    x = torch.randn(2, 6)
+    first, second = x.chunk(2, -1)
+    for function, gate in ((F.swiglu, TF.silu), (F.geglu, TF.gelu), (F.reglu, TF.relu)):
+        assert function(x).equal(gate(first) * second)
+    assert F.glu(x).equal(TF.glu(x))
+
+
 def test_tiny_tensors_go_to_torchs_builtins():
     x = torch.randn(3)
     with fastact.backend("auto"):
         assert ops_of(F.silu, x) == ["aten::silu"]
         assert ops_of(F.leaky_relu, x) == ["aten::leaky_relu"]
         assert ops_of(F.silu_mul, x, x) == ["aten::silu", "aten::mul.Tensor"]
-        x = torch.randn(2, 6)
-        for function, gate in ((F.swiglu, TF.silu), (F.geglu, TF.gelu), (F.reglu, TF.relu)):
-            first, second = x.chunk(2, -1)
-            assert function(x).equal(gate(first) * second)
-        assert F.glu(x).equal(TF.glu(x))
+        assert_halves_are_torchs()
 
 
 def test_reentrant_and_reused():
@@ -132,11 +136,7 @@ def test_forced_backends_answer():
     with fastact.backend("torch"):
         assert ops_of(F.gelu, x) == ["aten::gelu"]
         assert ops_of(F.silu_mul, x, x) == ["aten::silu", "aten::mul.Tensor"]
-        x = torch.randn(2, 6)
-        for function, gate in ((F.swiglu, TF.silu), (F.geglu, TF.gelu), (F.reglu, TF.relu)):
-            first, second = x.chunk(2, -1)
-            assert function(x).equal(gate(first) * second)
-        assert F.glu(x).equal(TF.glu(x))
+        assert_halves_are_torchs()
         assert ops_of(F.swiglu, torch.randn(4))[-2:] == ["aten::silu", "aten::mul.Tensor"]
         assert ops_of(F.glu, torch.randn(4)) == ["aten::glu"]
         assert ops_of(F.relu, x, inplace=True) == ["aten::relu_"]

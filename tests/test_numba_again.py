@@ -14,7 +14,7 @@ import test_losses_errors
 import test_losses_threads
 import test_threads
 import torch
-from support import DTYPES, UNARY, labels
+from support import DTYPES, UNARY, borrowed, labels
 from test_threads import threads  # noqa: F401  the fixture of its tests
 from torch.library import opcheck
 
@@ -49,11 +49,7 @@ LEFT_OUT = {
     test_losses_accuracy: set(),
 }  # fmt: skip
 
-for _module, _left_out in LEFT_OUT.items():
-    _tests = {name: t for name, t in vars(_module).items() if name.startswith("test_")}
-    assert _left_out <= set(_tests), f"{_module.__name__}: no {_left_out - set(_tests)}"
-    for _name in set(_tests) - _left_out:
-        globals()[_name + _module.__name__.removeprefix("test")] = _tests[_name]
+globals().update(borrowed(LEFT_OUT))
 
 
 @pytest.fixture(autouse=True)

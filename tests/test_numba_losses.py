@@ -9,6 +9,7 @@ import test_cross_entropy_values
 import test_losses_autograd
 import test_losses_values
 import torch
+from support import borrowed
 
 import fastact
 from fastact._library import families
@@ -34,11 +35,7 @@ LEFT_OUT = {
     },
 }  # fmt: skip
 
-for _module, _left_out in LEFT_OUT.items():
-    _tests = {name: t for name, t in vars(_module).items() if name.startswith("test_")}
-    assert _left_out <= set(_tests), f"{_module.__name__}: no {_left_out - set(_tests)}"
-    for _name in set(_tests) - _left_out:
-        globals()[_name + _module.__name__.removeprefix("test")] = _tests[_name]
+globals().update(borrowed(LEFT_OUT))
 
 
 @pytest.fixture(autouse=True)
