@@ -102,6 +102,20 @@ def _by_z(d: float, rest: float, u: float, kappa: float, h: float, mean: float, 
     return p * kappa - (0.0 if h == 0.0 or p == 0.0 else p * h * (d - mean)) - u * a
 
 
+@inline
+def _of_row(
+    r: int, target: Any, weight: Any, number: Any, given: Any, smoothing: float, z_loss: float,
+    indexed: bool, weighted: bool,
+) -> Any:  # fmt: skip
+    """The target, its class weight and coefficient, log-sum-exp, and what p is multiplied by."""
+    label = target[r] if indexed else 0
+    w = weight[label] if indexed and weighted else 1.0
+    own = (1.0 - smoothing) * w if indexed else 0.0
+    u, lse_grad = given[0, r], given[1, r]
+    lse = number[MAX, r] + math.log1p(number[REST, r])
+    return label, w, own, lse, u * (own + number[MASS, r]) + lse_grad + 2.0 * z_loss * u * lse
+
+
 @kernel
 def cross_entropy_backward(
     x: Any, target: Any, q: Any, weight: Any, number: Any, given: Any, grad: Any, options: Any,
@@ -117,11 +131,11 @@ def cross_entropy_backward(
                 grad[start + j * inner] = store(grad[start + j * inner], 0.0)
             if ignored:
                 continue
-        u, lse_grad, h = given[0, r], given[1, r], given[2, r]
-        top, rest, mass, mean = number[MAX, r], number[REST, r], number[MASS, r], number[MEAN, r]
-        label = target[r] if indexed else 0
-        w = weight[label] if indexed and weighted else 1.0
-        own = (1.0 - smoothing) * w if indexed else 0.0
+        u, h = given[0, r], given[2, r]
+        top, rest, mean = number[MAX, r], number[REST, r], number[MEAN, r]
+        label, w, own, _, kappa = _of_row(
+            r, target, weight, number, given, smoothing, z_loss, indexed, weighted
+        )
         place = start + label * inner
         if normalized:
             grad[place] = store(grad[place], -u * own)
@@ -129,8 +143,6 @@ def cross_entropy_backward(
         # Before it is written over, where the gradient goes to x.
         own_slope = cap_slope(load(x[place]), softcap) if softcap > 0.0 else 1.0
         own_d = logit(x[place], softcap) - top
-        lse = top + math.log1p(rest)
-        kappa = u * (own + mass) + lse_grad + 2.0 * z_loss * u * lse
         if softcap == 0.0 and h == 0.0 and smoothing == 0.0 and indexed and inner == 1:
             part = slice(start, start + n)
             _scaled_exponentials(x[part], grad[part], top, kappa / (1.0 + rest))
@@ -165,13 +177,12 @@ def cross_entropy_double_backward(
                 for j in range(n):
                     grad[start + j * inner] = store(grad[start + j * inner], 0.0)
             continue
-        u, lse_grad, h = given[0, r], given[1, r], given[2, r]
-        top, rest, mass, mean = number[MAX, r], number[REST, r], number[MASS, r], number[MEAN, r]
-        label = target[r] if indexed else 0
-        w = weight[label] if indexed and weighted else 1.0
-        own = (1.0 - smoothing) * w if indexed else 0.0
-        lse = top + math.log1p(rest)
-        kappa = u * (own + mass) + lse_grad + 2.0 * z_loss * u * lse
+        u, h = given[0, r], given[2, r]
+        top, rest, mean = number[MAX, r], number[REST, r], number[MEAN, r]
+        label, w, own, lse, kappa = _of_row(
+            r, target, weight, number, given, smoothing, z_loss, indexed, weighted
+        )
+        mass = number[MASS, r]
         # y = v dz/dx, counted from its value at the target: the loss depends on differences only.
         origin = 0.0
         if indexed:
