@@ -34,6 +34,7 @@ ORDER = (
     "_backend",
     "_dtensor",
     "_dispatch",
+    "_loss_checks",
     "_loss_dispatch",
     "functional",
     "autograd",

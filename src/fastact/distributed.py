@@ -26,13 +26,13 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from ._backend import STATE
 from ._compositions import class_dim, compute_dtype
-from ._loss_dispatch import (
-    answers,
+from ._loss_checks import (
     check_cross_entropy,
     check_inplace,
     raise_for_target,
     reduction_number,
 )
+from ._loss_dispatch import answers
 from ._losses import MEAN, NONE
 from ._shards import (
     Composed,

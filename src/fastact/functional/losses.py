@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import _loss_dispatch
 from .._compositions import REDUCTIONS
-from .._loss_dispatch import is_tiny, reduction_number
+from .._loss_checks import reduction_number
+from .._loss_dispatch import is_tiny
 from .._private import cross_entropy_loss, nll_loss_nd
 
 
