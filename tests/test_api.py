@@ -228,14 +228,14 @@ def test_every_name_is_documented():
 def test_docstrings():
     """One sentence, arguments, errors, an example and a source, for every function."""
     for name in F.__all__:
-        doc = getattr(F, name).__doc__
+        doc = inspect.getdoc(getattr(F, name))  # without indentation in every Python
         for part in ("Args:", "Raises:", "Example:", ">>>", "float32"):
             assert part in doc, f"{name}: {part}"
         assert re.search(r"Sources?:", doc), f"{name}: Source"
         for parameter in inspect.signature(getattr(F, name)).parameters:
             if parameter.startswith("_"):  # torch's own, of softmax
                 continue
-            assert f"        {parameter}:" in doc, f"{name}: {parameter}"
+            assert f"    {parameter}:" in doc, f"{name}: {parameter}"
     for name in nn.__all__:
         assert getattr(nn, name).__doc__, name
 

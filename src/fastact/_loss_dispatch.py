@@ -53,7 +53,7 @@ def _beats_what_compiles(op: str, x: Tensor) -> bool:
     """
     return (
         op == "cross_entropy"
-        and not torch.compiler.is_exporting()
+        and not _private.is_exporting()
         and x.dim() > 0
         and _private.decide(x.shape[class_dim(x)] >= COMPILED_CLASSES)
         and _private.decide(x.numel() >= COMPILED_ELEMENTS)

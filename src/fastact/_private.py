@@ -82,3 +82,10 @@ def decide(condition: bool) -> bool:
 
     guard_or_false = getattr(symbolic_shapes, "guard_or_false", bool)
     return bool(guard_or_false(condition))
+
+
+def is_exporting() -> bool:
+    """Whether torch.export traces."""
+    # Before torch 2.12 Dynamo takes torch.compiler.is_exporting() for true whatever it traces.
+    flag = getattr(torch.compiler, "_is_exporting_flag", None)
+    return torch.compiler.is_exporting() if flag is None else bool(flag)

@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from . import _activations, _gated, _losses
 from ._report import Left, Replaced, Report
-from ._swap import KINDS, Swapped, gate_of, gate_once_swapped, swapped
+from ._swap import KINDS, Swapped, become, gate_of, gate_once_swapped, swapped
 
 __all__ = ["Left", "Replaced", "Report", "replace", "restore"]
 
@@ -183,7 +183,7 @@ def replace(model: Module, *, losses: bool = True, dry_run: bool = False) -> Rep
     if not dry_run:
         for module, kind in modules:
             own: type = type(module)
-            module.__class__ = swapped(own, kind)
+            become(module, swapped(own, kind))
         for module, loss in models:
             module.loss_function = loss  # type: ignore[assignment]
     return report
@@ -219,7 +219,7 @@ def restore(model: Module) -> int:
     for name, module in model.named_modules():
         own = type(module).__dict__.get("_fastact")
         if own is not None:
-            module.__class__ = own[0]
+            become(module, own[0])
             count += 1
         elif isinstance(module, Swapped):
             warnings.warn(

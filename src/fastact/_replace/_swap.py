@@ -61,6 +61,15 @@ def swapped(original: type, kind: str) -> type:
     return type(original.__name__, (Swapped, row.base or original), namespace)
 
 
+def become(module: Module, cls: type) -> None:
+    """Gives a module another class."""
+    module.__class__ = cls
+    # torch.compile (2.10) looks at a module again where one of its dictionaries has changed.
+    changed = vars(module)
+    changed["_fastact_changed"] = True
+    del changed["_fastact_changed"]
+
+
 def _revive(original: type, kind: str) -> Any:
     cls = swapped(original, kind)
     return object.__new__(cls)
