@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from ._numba_jit import CONTRACT, inline, kernel, part
-from ._numba_rows import cap_slope, exp, exp_for, gather, logit, sums
+from ._numba_rows import cap_slope, compute, exp, exp_lifted, gather, logit, sums, unlift
 from ._numba_storage import load, store
 from ._numba_vocabulary import vocabulary
 
 expm1 = vocabulary(double=True).expm1
 LIMIT = -745.13  # below, exp rounds to 0
 
-# `number` has what each row keeps and gives, in this order:
+# `number` has what each row keeps and gives, 0 at first, in this order:
 MAX, REST, MASS, MEAN, LOSS, LSE, ENTROPY, WEIGHT, NUMBERS = range(9)
+KEPT = LOSS  # of them, for the derivatives
 # `given` has the gradients of loss, lse, entropy. options: ignore_index, label_smoothing, z_loss,
 # softcap; whether the logits are normalized already, targets indices, weights given, and the
 # entropy is asked for.
@@ -40,8 +41,6 @@ def cross_entropy_forward(
     z = np.empty(n if gathered else 1, np.float64)
     for r in range(begin, end):
         start = r // inner * n * inner + r % inner
-        for i in range(NUMBERS):
-            number[i, r] = 0.0
         if indexed and target[r] == ignore_index:
             continue
         top, rest, mass, mean, dot = 0.0, 0.0, 0.0, 0.0, 0.0
@@ -80,8 +79,10 @@ def cross_entropy_forward(
 
 @part(CONTRACT)
 def _scaled_exponentials(row: Any, grad: Any, top: float, factor: float) -> None:
+    largest, scale = compute(row[0], top), compute(row[0], factor * unlift(row[0]))
     for j in range(row.size):
-        grad[j] = store(grad[j], exp_for(row[j], load(row[j]) - top) * factor)
+        e = exp_lifted(row[j], compute(row[j], load(row[j])) - largest)
+        grad[j] = store(grad[j], e * scale)
 
 
 @inline
@@ -171,7 +172,6 @@ def cross_entropy_double_backward(
     _, n, inner = rows
     for r in range(begin, end):
         start = r // inner * n * inner + r % inner
-        by_given[0, r] = by_given[1, r] = by_given[2, r] = by_given[3, r] = 0.0
         if indexed and target[r] == ignore_index:
             if with_grad:
                 for j in range(n):

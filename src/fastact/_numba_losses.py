@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from ._pointwise import empty_like
 
 _NAMESPACE = NAMESPACES["numba"]
 _NOTHING = torch.empty(0, dtype=torch.float64)
+_NO_LABELS = np.empty(0, np.int64)
 
 
 # Modules that import Numba.
@@ -86,14 +88,12 @@ class _Problem:
         self.rows = Rows(x, class_dim(x))
         classes = x.shape[class_dim(x)]
         self.indexed = not target.is_floating_point()
-        labels, q = torch.empty(0, dtype=torch.int64), x.new_empty(0)
+        labels, q = _NO_LABELS, x.new_empty(0)
         if self.indexed:
-            labels = target.contiguous().view(-1)
-            bad = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+            labels = target.contiguous().view(-1).numpy()
+            wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
             require(
-                labels.numel() == self.rows.count
-                and labels.dtype is torch.int64
-                and not bool(bad.any()),
+                target.dtype is torch.int64 and labels.size == self.rows.count and not wrong.any(),
                 "cross_entropy", f"an int64 target below {classes} for each row",
             )  # fmt: skip
         else:
@@ -105,22 +105,32 @@ class _Problem:
         self.has_mass = smoothing > 0 or not self.indexed
         weights = _NOTHING if weight is None else weight.double().contiguous()
         probabilities = array(q) if self.indexed else self.rows.of(q)
-        self.operands = (self.rows.of(x), labels.numpy(), probabilities, weights.numpy())
+        self.operands = (self.rows.of(x), labels, probabilities, weights.numpy())
         self.options = (
             ignore_index, float(smoothing), float(z_loss), float(softcap), normalized,
             self.indexed, weight is not None, entropy,
         )  # fmt: skip
 
-    def forward(self) -> Tensor:
+    def forward(self) -> Any:
         k = _kernels()
-        number = torch.zeros(k.NUMBERS, self.rows.count, dtype=torch.float64)
-        self.rows.run(k.cross_entropy_forward, *self.operands, number.numpy(), self.options)
+        number = np.zeros((k.NUMBERS, self.rows.count))
+        self.rows.run(k.cross_entropy_forward, *self.operands, number, self.options)
         return number
 
-    def shaped(self, row: Tensor) -> Tensor:
-        """Numbers of each row, in shape and dtype of the results; an op may give no view."""
+    def shaped(self, row: Any) -> Tensor:
+        """Numbers of each row, in shape and dtype of the results."""
         result = self.x.new_empty(_row_sizes(self.x), dtype=self.compute)
-        return result.copy_(row.view(result.shape))
+        return result.copy_(torch.from_numpy(row).view(result.shape))
+
+    def reduced(self, rows: Any, weight_sum: Any, reduction: int, full_precision: bool) -> Tensor:
+        """A loss of each row, as asked for."""
+        if reduction == NONE:
+            loss = self.shaped(rows)
+        else:
+            with np.errstate(all="ignore"):  # 0 / 0, where no row counts
+                mean = rows.sum() / (weight_sum if reduction == MEAN else 1.0)
+            loss = torch.tensor(mean, dtype=self.compute)
+        return loss if full_precision else loss.to(self.x.dtype)
 
     def planes(self) -> list[int]:
         """Which numbers backward needs."""
@@ -130,18 +140,18 @@ class _Problem:
 
     def kept(self, stats: Tensor) -> Any:
         k = _kernels()
-        number = torch.zeros(k.NUMBERS, self.rows.count, dtype=torch.float64)
+        number = np.zeros((k.KEPT, self.rows.count))
         planes = self.planes()
         require(
             stats.shape == (len(planes), self.rows.count) and stats.dtype is self.compute,
             "cross_entropy", "the stats of its forward",
         )  # fmt: skip
-        number[planes] = stats.double()
-        return number.numpy()
+        number[planes] = stats.numpy()
+        return number
 
     def given(self, grads: tuple[Tensor | None, ...], total: Tensor, reduction: int) -> Any:
         """The gradients of each row's results."""
-        given = torch.zeros(3, self.rows.count, dtype=torch.float64)
+        given = np.zeros((3, self.rows.count))
         for i, grad in enumerate(grads):
             # Of an output that was not asked for torch.compile hands in an empty gradient.
             if grad is None or (grad.numel() == 0 and self.rows.count):
@@ -152,8 +162,8 @@ class _Problem:
                 grad.numel() == (1 if i == 0 and reduction != NONE else self.rows.count),
                 "cross_entropy", f"a gradient for each result, got one of {tuple(grad.shape)}",
             )  # fmt: skip
-            given[i] = grad.double().reshape(-1)
-        return given.numpy()
+            given[i] = grad.double().reshape(-1).numpy()
+        return given
 
     def backward(self, number: Any, given: Any, grad: Tensor) -> None:
         target = grad
@@ -168,27 +178,14 @@ class _Problem:
             grad.copy_(target)
 
 
-def _sum(rows: Tensor) -> Tensor:
-    """NumPy's sum: in one order, whatever the number of threads."""
-    return torch.tensor(rows.numpy().sum(), dtype=torch.float64)
-
-
-def _reduced(
-    rows: Tensor, weights: Tensor, reduction: int, shaped: Callable[[Tensor], Tensor]
-) -> Tensor:
-    if reduction == NONE:
-        return shaped(rows)
-    total = _sum(rows)
-    return total / _sum(weights) if reduction == MEAN else total
-
-
-def _loss(problem: _Problem, reduction: int, full_precision: bool) -> tuple[Tensor, Tensor, Tensor]:
+# NumPy's sums are taken in one order, whatever the number of threads.
+def _loss(problem: _Problem, reduction: int, full_precision: bool) -> tuple[Tensor, Tensor, Any]:
     """The loss, the sum of the weights, and the numbers of the rows."""
     k = _kernels()
     number = problem.forward()
-    loss = _reduced(number[k.LOSS], number[k.WEIGHT], reduction, problem.shaped)
-    dtype = problem.compute if full_precision else problem.x.dtype
-    return loss.to(problem.compute).to(dtype), _sum(number[k.WEIGHT]).to(problem.compute), number
+    weight_sum = number[k.WEIGHT].sum()
+    loss = problem.reduced(number[k.LOSS], weight_sum, reduction, full_precision)
+    return loss, torch.tensor(weight_sum, dtype=problem.compute), number
 
 
 def _cross_entropy_forward(
@@ -202,7 +199,7 @@ def _cross_entropy_forward(
     nothing = x.new_empty(0, dtype=p.compute)
     lse = p.shaped(number[k.LSE]) if with_lse else nothing
     entropy = p.shaped(number[k.ENTROPY]) if with_entropy else nothing.clone()
-    return loss, lse, entropy, number[p.planes()].to(p.compute), total
+    return loss, lse, entropy, torch.from_numpy(number[p.planes()]).to(p.compute), total
 
 
 def _derivative(
@@ -232,16 +229,14 @@ def _cross_entropy_double_backward(v: Tensor, *args: Any) -> tuple[Tensor, ...]:
     reduction, full_precision, with_lse = args[8], args[13], args[14]
     any_grad = any(grad is not None for grad in args[:3])
     grad = _logits_like(p.rows.like) if any_grad else x.new_empty(0)
-    by_given = torch.zeros(4, p.rows.count, dtype=torch.float64)
+    by_given = np.zeros((4, p.rows.count))
     p.rows.run(
         _kernels().cross_entropy_double_backward, p.rows.of(v), *p.operands, number, given,
-        by_given.numpy(), p.rows.of(grad) if any_grad else array(grad), any_grad, p.options,
+        by_given, p.rows.of(grad) if any_grad else array(grad), any_grad, p.options,
     )  # fmt: skip
-    by_loss = _reduced(by_given[0], by_given[3], reduction, p.shaped)
-    dtype = p.compute if full_precision else x.dtype
     nothing = x.new_empty(0, dtype=p.compute)
     return (
-        by_loss.to(p.compute).to(dtype),
+        p.reduced(by_given[0], by_given[3].sum(), reduction, full_precision),
         p.shaped(by_given[1]) if with_lse else nothing,
         p.shaped(by_given[2]) if p.entropy else nothing.clone(),
         grad,
@@ -267,7 +262,7 @@ def _nll_backward(
 ) -> Tensor:  # fmt: skip
     p = _Problem(x, target, weight, ignore_index, normalized=True)
     result = _logits_like(x)
-    number = torch.zeros(_kernels().NUMBERS, p.rows.count, dtype=torch.float64).numpy()
+    number = np.zeros((_kernels().KEPT, p.rows.count))
     p.backward(number, p.given((grad,), total, reduction), result)
     return result
 
@@ -333,8 +328,9 @@ def _bce(
         result = torch.empty_like(like)
         result.as_strided((n,), (1,)).copy_(rows)
     else:
-        total = _sum(rows) / n if reduction == MEAN else _sum(rows)
-        result = total.to(compute_dtype(x.dtype)).to(x.dtype)
+        with np.errstate(all="ignore"):  # 0 / 0, of no element
+            total = rows.numpy().sum() / np.float64(n if reduction == MEAN else 1)
+        result = torch.tensor(total, dtype=compute_dtype(x.dtype)).to(x.dtype)
     return result if order == 0 else (result, like)
 
 

@@ -1,7 +1,8 @@
 """Rows of logits for Numba, and softmax over them; csrc/formulas says what is computed.
 
-All arithmetic is in float64. Tensors come flat. Row r of ``rows = (outer, classes, inner)`` begins
-at ``r // inner * classes * inner + r % inner``, and its classes lie ``inner`` apart.
+All arithmetic is in float64 where nothing else is said. Tensors come flat. Row r of
+``rows = (outer, classes, inner)`` begins at ``r // inner * classes * inner + r % inner``, and its
+classes lie ``inner`` apart.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from numba import types
 from numba.extending import overload
 
 from ._numba_jit import CONTRACT, inline, kernel, part
-from ._numba_storage import OPTIONS, load, rounded, store
-from ._numba_vocabulary import vocabulary
+from ._numba_storage import OPTIONS, load, order, ordered, rounded, store
+from ._numba_vocabulary import UNLIFT_SINGLE, exp_lifted_single, vocabulary
 
 exp, tanh = vocabulary(double=True).exp, vocabulary(double=True).tanh
 _short_exp = vocabulary(double=False).exp
@@ -32,35 +33,81 @@ def _exp_for(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return lambda like, x: _short_exp(x)  # noqa: ARG005
 
 
-# A sum over a row may be taken in any order, which is what vectors need; so may its maximum, and
-# where NaN gets lost in it, the sum still has it.
+# What is done to every logit of a row is done in float32 where that is what logits have at most.
+
+
+def compute(like: Any, x: float) -> Any:
+    """A number as what the elements of a row are computed in: float64 or float32."""
+
+
+def exp_lifted(like: Any, x: Any) -> Any:
+    """exp(x) / unlift() for x <= 0, both in what the elements of a row are computed in."""
+
+
+def unlift(like: Any) -> Any:
+    """What an exponential has to be multiplied with."""
+
+
+@overload(compute, jit_options=OPTIONS)
+def _compute(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    if like == types.float64:
+        return lambda like, x: x  # noqa: ARG005
+    return lambda like, x: np.float32(x)  # noqa: ARG005
+
+
+@overload(exp_lifted, jit_options=OPTIONS)
+def _exp_lifted(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    if like == types.float64:
+        return lambda like, x: exp(x)  # noqa: ARG005
+    return lambda like, x: exp_lifted_single(np.float32(x))  # noqa: ARG005
+
+
+@overload(unlift, jit_options=OPTIONS)
+def _unlift(like):  # type: ignore[no-untyped-def]
+    factor = 1.0 if like == types.float64 else UNLIFT_SINGLE
+    return lambda like: factor  # noqa: ARG005
+
+
+# A sum over a row may be taken in any order, which is what vectors need.
 _plain = part(CONTRACT)
 _summing = part({"contract", "reassoc"})
-_comparing = part({"nnan", "nsz"})
 
 
 # --------------------------------------------------------------------------------------------------
 # A row
 
 
-@_comparing
+@_plain
 def _largest(row: Any) -> Any:
-    top = load(row[0])
+    top = order(row[0])
     for j in range(row.size):
-        z = load(row[j])
+        z = order(row[j])
         top = z if z > top else top
-    return top
+    return ordered(row[0], top)
 
 
 @_summing
-def _rest(row: Any, top: float) -> Any:
-    others, ones = 0.0, 0.0
+def _exponentials(row: Any, top: Any) -> Any:
+    """The sum of exp(z - top), lifted, over all that is not top, and how often that is."""
+    others = ones = zero = compute(row[0], 0.0)
+    one = compute(row[0], 1.0)
     for j in range(row.size):
-        z = load(row[j])
-        e = exp_for(row[j], z - top)
-        others += 0.0 if z == top else e
-        ones += 1.0 if z == top else 0.0
-    return others + (ones - 1.0)
+        z = compute(row[j], load(row[j]))
+        e = exp_lifted(row[j], z - top)
+        others += zero if z == top else e
+        ones += one if z == top else zero
+    return others, ones
+
+
+@_plain
+def _rest(row: Any, top: float) -> Any:
+    total, count = 0.0, 0.0
+    # In blocks, so that sums in float32 stay short.
+    for begin in range(0, row.size, 1024):
+        others, ones = _exponentials(row[begin : begin + 1024], compute(row[0], top))
+        total += others
+        count += ones
+    return total * unlift(row[0]) + (count - 1.0)
 
 
 @inline

@@ -28,6 +28,42 @@ def rounded(like: Any, x: Any) -> Any:
     """A float64 rounded to what is computed in elsewhere: float32, if ``like`` is no float64."""
 
 
+def order(x: Any) -> Any:
+    """An integer that is the larger, the larger the element; NaN are beyond the infinities.
+
+    LLVM takes the maximum of integers on vectors, that of floats one by one.
+    """
+
+
+def ordered(like: Any, k: Any) -> Any:
+    """The element with that integer, as float64."""
+
+
+@overload(order, jit_options=OPTIONS)
+def _order(x):  # type: ignore[no-untyped-def]
+    if x == types.float64:
+        return lambda x: _flip_double(np.float64(x).view(np.int64))
+    return lambda x: _flip_single(np.float32(load(x)).view(np.int32))
+
+
+@overload(ordered, jit_options=OPTIONS)
+def _ordered(like, k):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    if like == types.float64:
+        return lambda like, k: np.int64(_flip_double(k)).view(np.float64)  # noqa: ARG005
+    return lambda like, k: np.float64(np.int32(_flip_single(k)).view(np.float32))  # noqa: ARG005
+
+
+# The bits of a negative float grow with its magnitude.
+@inline
+def _flip_single(b: Any) -> Any:
+    return np.int32(b ^ (b >> 31 & np.int32(0x7FFFFFFF)))
+
+
+@inline
+def _flip_double(b: Any) -> Any:
+    return b ^ (b >> 63 & 0x7FFFFFFFFFFFFFFF)
+
+
 @overload(rounded, jit_options=OPTIONS)
 def _rounded(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
     if like == types.float64:

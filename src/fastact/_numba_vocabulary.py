@@ -32,6 +32,45 @@ _MILLS_NUM_SINGLE = (2.0, 0.87849209732, 0.21651471446, 0.021842364709, 3.437549
 _MILLS_DEN_SINGLE = (1.0, 0.89467544753, 0.37910204963, 0.085304900987, 0.0087728767637)
 
 
+_LOG2E, _LN2_HIGH, _LN2_LOW, _ROUND_MAGIC, _UNDERFLOW, _ONE = np.array(
+    [1 / math.log(2), 0.693359375, -2.12194440e-4, 1.5 * 2.0**23, -103.97, 1.0], np.float32
+)
+UNLIFT_SINGLE = 2.0**-24
+
+
+def _polynomial(coefficients: Iterable[float], number: type = float) -> Any:
+    # LLVM unrolls the loop, and with it vectorises what calls it, up to 15 coefficients.
+    first, *others = (number(c) for c in reversed(tuple(coefficients)))
+    rest = tuple(others)
+
+    @inline
+    def horner(x: Any) -> Any:
+        total = first
+        for c in rest:
+            total = total * x + c
+        return total
+
+    return horner
+
+
+_expm1_tail_single = _polynomial((1 / math.factorial(n) for n in range(2, 8)), np.float32)
+
+
+@inline
+def exp_lifted_single(x: Any) -> Any:
+    """exp(x) / UNLIFT_SINGLE in float32 for a float32 x <= 0, within 1 ulp.
+
+    Lifted, what would be subnormal keeps its digits.
+    """
+    magic = x * _LOG2E + _ROUND_MAGIC  # whose low bits are the exponent
+    k = magic - _ROUND_MAGIC
+    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+    biased = np.float32(magic).view(np.uint32) + np.uint32(127 + 24)
+    power = np.uint32(biased << np.uint32(23)).view(np.float32)
+    result = (_ONE + (r + r * r * _expm1_tail_single(r))) * power
+    return np.float32(0.0) if x < _UNDERFLOW else result
+
+
 @cache
 def vocabulary(double: bool) -> Any:
     """The functions of a formula for one float64, branch-free, so that loops over them vectorise.
@@ -43,25 +82,12 @@ def vocabulary(double: bool) -> Any:
     ln2_high, ln2_low = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
     sqrt_2, sqrt_2pi = math.sqrt(2), math.sqrt(2 * math.pi)
 
-    # LLVM unrolls the loop, and with it vectorises what calls it, up to 15 coefficients.
-    def polynomial(coefficients: Iterable[float]) -> Any:
-        descending = tuple(coefficients)[::-1]
-
-        @jit
-        def horner(x: float) -> float:
-            total = 0.0
-            for c in descending:
-                total = total * x + c
-            return total
-
-        return horner
-
     # (exp(r) - 1 - r) / r^2, for |r| <= ln(2) / 2: 4e-18, or 2e-10 of the exponential
-    expm1_tail = polynomial(1 / math.factorial(n) for n in range(2, 15 if double else 9))
+    expm1_tail = _polynomial(1 / math.factorial(n) for n in range(2, 15 if double else 9))
     # atanh(s) / s in s^2, for s <= 1/3: 2e-16, or 1e-9
-    atanh_ratio = polynomial(1 / n for n in range(1, 31 if double else 17, 2))
-    mills_num = polynomial(_MILLS_NUM if double else _MILLS_NUM_SINGLE)
-    mills_den = polynomial(_MILLS_DEN if double else _MILLS_DEN_SINGLE)
+    atanh_ratio = _polynomial(1 / n for n in range(1, 31 if double else 17, 2))
+    mills_num = _polynomial(_MILLS_NUM if double else _MILLS_NUM_SINGLE)
+    mills_den = _polynomial(_MILLS_DEN if double else _MILLS_DEN_SINGLE)
 
     clamp = jit(lambda x, low, high: low if x < low else high if x > high else x)  # NaN stays
     bits = jit(lambda x: np.float64(x).view(np.int64))

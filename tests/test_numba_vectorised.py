@@ -1,0 +1,58 @@
+"""Numba's loops work on vectors: each version of LLVM decides that anew, and says nothing."""
+
+import platform
+import re
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba")
+
+from fastact import _numba_cross_entropy, _numba_loops, _numba_rows  # noqa: E402
+from fastact._numba_jit import part  # noqa: E402
+from fastact._registry import ACTIVATIONS  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="reads the assembly of x86-64"
+)
+ARITHMETIC = r"\tv?(?:fn?m(?:add|sub)\d*|add|mul|sub|div|max|min)"
+
+
+def is_on_vectors(function, arguments):
+    """By its arithmetic instructions: what is left over after vectors goes one by one."""
+    # Compiled here: of what comes from disk there is no assembly.
+    compiled = part(function.targetoptions["fastmath"])(function.py_func)
+    compiled.compile(tuple(map(numba.typeof, arguments)))
+    (assembly,) = compiled.inspect_asm().values()
+    packed = len(re.findall(ARITHMETIC + r"p[sd]\b|\tv?pmax[su]", assembly))
+    single = len(re.findall(ARITHMETIC + r"s[sd]\b", assembly))
+    return packed > 0 and 4 * packed > single  # the loop of what is left over may be unrolled
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (_numba_rows, "_largest"), (_numba_rows, "_exponentials"), (_numba_rows, "_softmax"),
+        (_numba_rows, "_total"), (_numba_cross_entropy, "_scaled_exponentials"),
+    ],
+)  # fmt: skip
+def test_rows(module, name, dtype):
+    row = np.zeros(64, dtype)
+    arguments = {
+        "_largest": (row,),
+        "_exponentials": (row, np.float32(1)),
+        "_softmax": (row, row, False, 1.0, 1.0),
+        "_total": (row, row, False),
+        "_scaled_exponentials": (row, row, 1.0, 1.0),
+    }[name]
+    assert is_on_vectors(getattr(module, name), arguments)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name):
+    row = ACTIVATIONS[name]
+    x = np.zeros(64, np.float32)
+    for order, operands in ((0, 2), (1, 3)):
+        loop = _numba_loops.unary(row, order, False)
+        assert is_on_vectors(loop, (*[x] * operands, (1.0,) * len(row.parameters)))
