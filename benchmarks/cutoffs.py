@@ -4,9 +4,9 @@
 
 For each op, without and with a gradient, sizes double from 16 elements on; at each, torch and the
 compiled kernels are timed in turns. The cutoff is the size from which on the kernels win at every
-larger size. What the row of _registry.py needs is the largest of its line, and for a gate the
-largest over the ops that it gates; ops over classes have cutoffs for few, some and many of them, in
-_loss_dispatch.py.
+larger size. What the row of _registry.py needs is the largest of its line (float16 may have its
+own, where that is much larger), and for a gate the largest over the ops that it gates; ops over
+classes have cutoffs for few, some and many of them, in _loss_dispatch.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tables import print_header, progress_bar, stdout, table
 from timing import Budget, in_turns, ratio
 
 from fastact._loss_dispatch import CUTOFFS
-from fastact._registry import ACTIVATIONS, GATES
+from fastact._registry import ACTIVATIONS, GATES, Cutoffs
 
 SIZES = [2**k for k in range(4, 25)]
 CLASSES = (10, 100, 1000)  # up to 64, up to 511, more
@@ -48,6 +48,11 @@ class Line:
             return (max(size // self.classes, 1), self.classes)
         return (1, size) if self.op.family == "gated" else (size,)
 
+    @staticmethod
+    def pairs(cutoffs: Cutoffs) -> tuple[int, ...]:
+        """Those of float16 last, where it has its own."""
+        return (cutoffs.plain, cutoffs.grad, *(cutoffs.half or ()))
+
     def current(self) -> str:
         """The cutoffs in force, without and with a gradient."""
         name = self.op.name
@@ -55,10 +60,9 @@ class Line:
             kind = sum(self.classes >= least for least in CLASSES[1:])
             pair: Sequence[int] = CUTOFFS[name.replace("binary_cross_entropy", "bce")][kind]
         elif name in ACTIVATIONS:
-            row = ACTIVATIONS[name]
-            pair = (row.cutoff, row.cutoff_grad)
+            pair = self.pairs(ACTIVATIONS[name].cutoffs)
         else:
-            pair = GATES[self.op.gate]
+            pair = self.pairs(GATES[self.op.gate])
         return " ".join(power(size) for size in pair)
 
 

@@ -61,7 +61,7 @@ def test_torchs_builtin_is_the_reference(row):
 def assert_halves_are_torchs():
     x = torch.randn(2, 6)
     first, second = x.chunk(2, -1)
-    for function, gate in ((F.swiglu, TF.silu), (F.geglu, TF.gelu), (F.reglu, TF.relu)):
+    for function, gate in ((F.swiglu, TF.silu), (F.reglu, TF.relu)):
         assert function(x).equal(gate(first) * second)
     assert F.glu(x).equal(TF.glu(x))
 
@@ -218,10 +218,14 @@ def calls(x):
 
 def test_cutoffs(monkeypatch):
     """In auto a tensor below the row's cutoff goes to torch, with and without a gradient."""
-    row = dataclasses.replace(_registry.ACTIVATIONS["silu"], cutoff=10, cutoff_grad=20)
+    cutoffs = _registry.Cutoffs(10, 20, half=(15, 15))
+    row = dataclasses.replace(_registry.ACTIVATIONS["silu"], cutoffs=cutoffs)
     monkeypatch.setattr(F.activations, "_SILU", row)
-    monkeypatch.setitem(_registry.GATES, "silu", (10, 20))
+    monkeypatch.setitem(_registry.GATES, "silu", cutoffs)
     with fastact.backend("auto"):
+        for n, wants in ((14, "aten"), (15, "fastact")):
+            for run in calls(torch.randn(n, dtype=torch.float16)):
+                assert ops_of(run)[-1].startswith(wants), n
         for n, wants in ((9, "aten"), (10, "fastact"), (20, "fastact")):
             for run in calls(torch.randn(n)):
                 assert ops_of(run)[-1].startswith(wants), n

@@ -271,10 +271,10 @@ def call(op, x, classes):
 def test_explain_says_what_happens(op, auto):
     """At sizes around each op's cutoffs; the answer is compared with the ops that run."""
     classes = 16
-    limits = explain.limits(op, classes)
-    sizes = {classes, 2**12} | {n + d for n in limits if n <= 2**16 for d in (-classes, 0)}
-    for numel in sorted(n for n in sizes if n > 0):
-        for dtype in (torch.float32, torch.bfloat16, torch.int32):
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.int32):
+        limits = explain.limits(op, dtype, classes)
+        sizes = {classes, 2**12} | {n + d for n in limits if n <= 2**19 for d in (-classes, 0)}
+        for numel in sorted(n for n in sizes if n > 0):
             for grad in {False, dtype.is_floating_point}:
                 found = explain.answer(op, explain.example(dtype, numel, grad, "cpu"), classes)
                 x = torch.zeros(numel, dtype=dtype, requires_grad=grad)
@@ -296,17 +296,21 @@ def test_explain_every_op(op, auto):
 
 def test_explain_knows_the_example_of_the_issue(auto):
     arguments = ("explain", "gelu", "--dtype", "bf16", "--numel", "4096")
-    row = ACTIVATIONS["gelu"]
-    result = invoke(*arguments)
-    assert result.stdout == (
-        "torch answers gelu of 4,096 elements of torch.bfloat16 on cpu, without a gradient: torch "
-        f"is measured to be as fast below {row.cutoff:,} elements.\n"
+    assert invoke(*arguments).stdout == (
+        "compiled answers gelu of 4,096 elements of torch.bfloat16 on cpu, without a gradient: it "
+        "is measured to be faster at every size.\n"
     )
-    result = invoke(*arguments[:-1], str(2 * row.cutoff_grad), "--grad")
-    assert result.stdout.startswith("compiled answers gelu")
-    assert f"from {row.cutoff_grad:,} elements on" in result.stdout
-    for numel, who in ((row.cutoff_grad, "compiled"), (row.cutoff_grad - 1, "torch")):
-        result = invoke("explain", "gelu", "--grad", "--numel", str(numel))
+    plain, grad = ACTIVATIONS["silu"].cutoffs.of(torch.bfloat16)
+    result = invoke("explain", "silu", *arguments[2:])
+    assert result.stdout == (
+        "torch answers silu of 4,096 elements of torch.bfloat16 on cpu, without a gradient: torch "
+        f"is measured to be as fast below {plain:,} elements.\n"
+    )
+    result = invoke("explain", "silu", "--numel", str(2 * grad), "--grad")
+    assert result.stdout.startswith("compiled answers silu")
+    assert f"from {grad:,} elements on" in result.stdout
+    for numel, who in ((grad, "compiled"), (grad - 1, "torch")):
+        result = invoke("explain", "silu", "--grad", "--numel", str(numel))
         assert result.stdout.startswith(f"{who} answers")
 
 

@@ -71,7 +71,9 @@ def test_every_name(name, backend):
             got = getattr(TF, name)(*args)
         torch.testing.assert_close(got, want)
         got.sum().backward()
-        assert (ops.total() > 0) == (backend == "compiled")
+        # Too small for "auto", which nothing is for GELU.
+        ours = backend == "compiled" or (backend == "auto" and name == "gelu")
+        assert (ops.total() > 0) == ours
     assert getattr(TF, name) is ORIGINALS[name]
 
 

@@ -135,7 +135,7 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
     records = x.requires_grad and torch.is_grad_enabled()
-    if is_small(x.numel(), row.cutoffs, records):
+    if is_small(x.numel(), row.cutoffs.of(x.dtype), records):
         return row.reference(x, *parameters)
     if parameters:
         parameters = _numbers(row, parameters)
@@ -148,7 +148,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters, inplace=True)
     records = x.requires_grad and torch.is_grad_enabled()
-    if is_small(x.numel(), row.cutoffs, records):
+    if is_small(x.numel(), row.cutoffs.of(x.dtype), records):
         return row.reference(x, *parameters, inplace=True)
     functions = STATE.choice.functions[row.name]
     parameters = _numbers(row, parameters)
@@ -178,7 +178,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
         type(gate) in EAGER
         and type(up) in EAGER
         and not is_dynamo_compiling()
-        and gate.numel() < GATES[gate_name][0]
+        and gate.numel() < GATES[gate_name].smallest
         and STATE.choice.cutoffs
         and gate.shape == up.shape
         and gate.dtype is up.dtype
@@ -204,7 +204,8 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
         dtype = torch.promote_types(gate.dtype, up.dtype)
         gate, up = gate.to(dtype), up.to(dtype)
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    if not served or compiles_to_torch() or is_small(gate.numel(), GATES[gate_name], records):
+    limits = GATES[gate_name].of(gate.dtype)
+    if not served or compiles_to_torch() or is_small(gate.numel(), limits, records):
         return row.reference(gate) * up
     y: Tensor = apply(STATE.choice.functions[f"{gate_name}_mul"], records, gate, up)
     return y
@@ -217,7 +218,7 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
         dim == -1
         and type(x) in EAGER
         and not is_dynamo_compiling()
-        and x.numel() // 2 < GATES[gate_name][0]
+        and x.numel() // 2 < GATES[gate_name].smallest
         and STATE.choice.cutoffs
         and x.dim()
         and x.shape[-1] % 2 == 0
@@ -243,7 +244,8 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
             f"with shape {tuple(x.shape)} has size {x.shape[dim]}"
         )
     records = x.requires_grad and torch.is_grad_enabled()
-    if not served or compiles_to_torch() or is_small(x.numel() // 2, GATES[gate_name], records):
+    limits = GATES[gate_name].of(x.dtype)
+    if not served or compiles_to_torch() or is_small(x.numel() // 2, limits, records):
         if op == "glu":
             return _originals.glu(x, dim)
         gate, up = gate_and_up(x, dim, gate_first)

@@ -24,6 +24,25 @@ Scalar = Callable[..., Any]
 
 
 @dataclass(frozen=True)
+class Cutoffs:
+    """Fewer elements than these go to torch in "auto": measured by benchmarks/cutoffs.py."""
+
+    plain: int  # without a gradient to record
+    grad: int
+    half: tuple[int, int] | None = None  # both in float16, where they differ much
+    smallest: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "smallest", min(self.plain, self.grad, *(self.half or ())))
+
+    def of(self, dtype: torch.dtype) -> tuple[int, int]:
+        """Without and with a gradient."""
+        if self.half is not None and dtype is torch.float16:
+            return self.half
+        return self.plain, self.grad
+
+
+@dataclass(frozen=True)
 class Activation:
     """An elementwise function with its first two derivatives."""
 
@@ -38,17 +57,12 @@ class Activation:
     # Whether autograd saves the output, given the parameters; None: it always saves the input.
     saves_output: Callable[..., bool] | None = None
     zero_wins: bool = False  # a zero slope stops even an infinite gradient, as torch's
-    # Fewer elements than this go to torch in "auto", without and with a gradient to record:
-    # measured by benchmarks/cutoffs.py.
-    cutoff: int = 2**14
-    cutoff_grad: int = 2**14
-    cutoffs: tuple[int, int] = field(init=False)
+    cutoffs: Cutoffs = Cutoffs(2**14, 2**14)
     smallest: int = field(init=False)  # with which a kernel ever answers in "auto"
     builtin: Callable[..., Tensor] = field(init=False)  # the reference, of C++ where there is one
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cutoffs", (self.cutoff, self.cutoff_grad))
-        object.__setattr__(self, "smallest", min(self.cutoffs))
+        object.__setattr__(self, "smallest", self.cutoffs.smallest)
         object.__setattr__(self, "builtin", builtin(self.name) or self.reference)
 
     def saves_its_output(self, parameters: tuple[float, ...]) -> bool:
@@ -74,15 +88,22 @@ def _squared_relu(x: Tensor) -> Tensor:
 
 
 _ROWS = (
-    Activation("gelu", "GELU", r"x\,\Phi(x)", F.gelu, f.gelu, cutoff=2**22, cutoff_grad=2**16),
+    Activation(
+        "gelu",
+        "GELU",
+        r"x\,\Phi(x)",
+        F.gelu,
+        f.gelu,
+        # A call of torch's in float32 or bfloat16 takes 7 us more than one in float16.
+        cutoffs=Cutoffs(1, 1, half=(2**16, 2**16)),
+    ),
     Activation(
         "gelu_tanh",
         "GELUTanh",
         r"\tfrac12 x\,(1 + \tanh(\sqrt{2/\pi}\,(x + 0.044715\,x^3)))",
         partial(F.gelu, approximate="tanh"),
         f.gelu_tanh,
-        cutoff=2**13,
-        cutoff_grad=2**13,
+        cutoffs=Cutoffs(2**13, 2**13),
     ),
     Activation(
         "quick_gelu",
@@ -90,10 +111,9 @@ _ROWS = (
         r"x\,\sigma(1.702\,x)",
         _quick_gelu,
         f.quick_gelu,
-        cutoff=2**4,
-        cutoff_grad=2**4,
+        cutoffs=Cutoffs(2**4, 2**4),
     ),
-    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu, cutoff=2**16, cutoff_grad=2**19),
+    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu, cutoffs=Cutoffs(2**16, 2**19)),
     Activation(
         "sigmoid",
         "Sigmoid",
@@ -101,8 +121,7 @@ _ROWS = (
         torch.sigmoid,
         f.sigmoid,
         saves_output=_always,
-        cutoff=2**17,
-        cutoff_grad=2**23,
+        cutoffs=Cutoffs(2**17, 2**23),
     ),
     Activation(
         "tanh",
@@ -111,8 +130,7 @@ _ROWS = (
         torch.tanh,
         f.tanh,
         saves_output=_always,
-        cutoff=2**13,
-        cutoff_grad=2**16,
+        cutoffs=Cutoffs(2**13, 2**16),
     ),
     Activation(
         "softplus",
@@ -122,8 +140,7 @@ _ROWS = (
         f.softplus,
         parameters=("beta", "threshold"),
         defaults=(1.0, 20.0),
-        cutoff=2**13,
-        cutoff_grad=2**15,
+        cutoffs=Cutoffs(2**13, 2**15),
     ),
     Activation(
         "logsigmoid",
@@ -131,11 +148,10 @@ _ROWS = (
         r"-\log(1 + e^{-x})",
         F.logsigmoid,
         f.logsigmoid,
-        cutoff=2**11,
-        cutoff_grad=2**16,
+        cutoffs=Cutoffs(2**11, 2**16),
     ),
     Activation(
-        "mish", "Mish", r"x \tanh(\log(1 + e^x))", F.mish, f.mish, cutoff=2**10, cutoff_grad=2**11
+        "mish", "Mish", r"x \tanh(\log(1 + e^x))", F.mish, f.mish, cutoffs=Cutoffs(2**10, 2**11)
     ),
     Activation(
         "elu",
@@ -145,8 +161,7 @@ _ROWS = (
         f.elu,
         parameters=("alpha",),
         defaults=(1.0,),
-        cutoff=2**13,
-        cutoff_grad=2**14,
+        cutoffs=Cutoffs(2**13, 2**14),
     ),
     Activation(
         "selu",
@@ -154,8 +169,7 @@ _ROWS = (
         r"\lambda x \text{ for } x > 0,\quad \lambda\alpha\,(e^x - 1) \text{ otherwise}",
         F.selu,
         f.selu,
-        cutoff=2**13,
-        cutoff_grad=2**14,
+        cutoffs=Cutoffs(2**13, 2**14),
     ),
     Activation(
         "celu",
@@ -165,8 +179,7 @@ _ROWS = (
         f.celu,
         parameters=("alpha",),
         defaults=(1.0,),
-        cutoff=2**13,
-        cutoff_grad=2**15,
+        cutoffs=Cutoffs(2**13, 2**15),
     ),
     Activation(
         "relu",
@@ -176,8 +189,7 @@ _ROWS = (
         f.relu,
         saves_output=_always,
         zero_wins=True,
-        cutoff=2**23,
-        cutoff_grad=2**23,
+        cutoffs=Cutoffs(2**23, 2**23),
     ),
     Activation(
         "relu6",
@@ -187,8 +199,7 @@ _ROWS = (
         f.relu6,
         saves_output=_always,
         zero_wins=True,
-        cutoff=2**23,
-        cutoff_grad=2**23,
+        cutoffs=Cutoffs(2**23, 2**23),
     ),
     Activation(
         "leaky_relu",
@@ -199,8 +210,7 @@ _ROWS = (
         parameters=("negative_slope",),
         defaults=(0.01,),
         saves_output=_not_negative,
-        cutoff=2**23,
-        cutoff_grad=2**23,
+        cutoffs=Cutoffs(2**23, 2**23),
     ),
     Activation(
         "squared_relu",
@@ -209,8 +219,7 @@ _ROWS = (
         _squared_relu,
         f.squared_relu,
         zero_wins=True,
-        cutoff=2**15,
-        cutoff_grad=2**13,
+        cutoffs=Cutoffs(2**15, 2**13),
     ),
     Activation(
         "hardswish",
@@ -219,8 +228,7 @@ _ROWS = (
         F.hardswish,
         f.hardswish,
         zero_wins=True,
-        cutoff=2**23,
-        cutoff_grad=2**23,
+        cutoffs=Cutoffs(2**23, 2**23),
     ),
     Activation(
         "hardsigmoid",
@@ -229,21 +237,19 @@ _ROWS = (
         F.hardsigmoid,
         f.hardsigmoid,
         zero_wins=True,
-        cutoff=2**22,
-        cutoff_grad=2**23,
+        cutoffs=Cutoffs(2**22, 2**23),
     ),
 )
 
 ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}
 
-# The activations that gate, value(gate) * up: with the cutoffs, in elements of the gate, without
-# and with a gradient to record.
-GATES: dict[str, tuple[int, int]] = {
-    "silu": (2**15, 2**16),
-    "gelu": (2**14, 2**14),
-    "gelu_tanh": (2**13, 2**13),
-    "relu": (2**17, 2**17),
-    "sigmoid": (2**23, 2**18),
+# The activations that gate, value(gate) * up, with the cutoffs in elements of the gate.
+GATES: dict[str, Cutoffs] = {
+    "silu": Cutoffs(2**15, 2**16),
+    "gelu": Cutoffs(1, 1, half=(2**16, 2**16)),
+    "gelu_tanh": Cutoffs(2**13, 2**13),
+    "relu": Cutoffs(2**17, 2**17),
+    "sigmoid": Cutoffs(2**23, 2**18),
 }
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

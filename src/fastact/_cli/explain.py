@@ -64,19 +64,19 @@ def example(dtype: torch.dtype, numel: int, grad: bool, device: str) -> Tensor:
         return torch.empty(numel, dtype=dtype, device=device, requires_grad=grad)
 
 
-def limits(op: str, classes: int) -> tuple[int, int]:
+def limits(op: str, dtype: torch.dtype, classes: int) -> tuple[int, int]:
     """The cutoffs of an op, in elements of its input."""
     if op in LOSSES:
         return cutoffs(LOSSES[op], classes)
     if op in HALVES:
-        plain, grad = GATES[HALVES[op]]
+        plain, grad = GATES[HALVES[op]].of(dtype)
         return 2 * plain, 2 * grad
-    return GATES[PAIRS[op]] if op in PAIRS else ACTIVATIONS[op].cutoffs
+    return (GATES[PAIRS[op]] if op in PAIRS else ACTIVATIONS[op].cutoffs).of(dtype)
 
 
 def answer(op: str, x: Tensor, classes: int) -> Answer:
     """Who would answer a call of an op; raises what the call would."""
-    records, known = x.requires_grad, limits(op, classes)
+    records, known = x.requires_grad, limits(op, x.dtype, classes)
     if op in LOSSES:
         why = loss_why_torch(LOSSES[op], records, x, classes)
     else:
@@ -86,7 +86,9 @@ def answer(op: str, x: Tensor, classes: int) -> Answer:
     name = STATE.choice.source
     if not STATE.choice.cutoffs:
         return Answer(name, "it is forced")
-    return Answer(name, f"it is measured to be faster from {known[records]:,} elements on")
+    least = known[records]
+    where = "at every size" if least <= 1 else f"from {least:,} elements on"
+    return Answer(name, f"it is measured to be faster {where}")
 
 
 def because(why: str, limit: int) -> str:
@@ -115,6 +117,7 @@ def run(op: str, dtype: str, numel: int, classes: int, grad: bool, device: str) 
         raise click.BadParameter(first, param_hint="--device") from None
     what = f"{op} of {numel:,} elements of {x.dtype} on {x.device}"
     if op in LOSSES and op != "binary_cross_entropy_with_logits":
+        classes = min(classes, max(numel, 1))  # one row at least
         what += f" in rows of {classes:,} classes"
     what += ", with a gradient" if grad else ", without a gradient"
     try:
