@@ -128,7 +128,8 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if (
         type(x) in EAGER
         and not is_dynamo_compiling()
-        and x.numel() < row.smallest
+        and x.numel() < row.tiny
+        and (row.any_dtype or x.dtype is torch.float16)
         and STATE.choice.cutoffs
     ):
         return row.builtin(x, *parameters) if parameters != row.defaults else row.builtin(x)
@@ -173,12 +174,13 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 
 def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     """A gated activation of two tensors."""
-    row = ACTIVATIONS[gate_name]
+    row, cutoffs = ACTIVATIONS[gate_name], GATES[gate_name]
     if (
         type(gate) in EAGER
         and type(up) in EAGER
         and not is_dynamo_compiling()
-        and gate.numel() < GATES[gate_name].smallest
+        and gate.numel() < cutoffs.tiny
+        and (cutoffs.any_dtype or gate.dtype is torch.float16)
         and STATE.choice.cutoffs
         and gate.shape == up.shape
         and gate.dtype is up.dtype
@@ -204,8 +206,11 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
         dtype = torch.promote_types(gate.dtype, up.dtype)
         gate, up = gate.to(dtype), up.to(dtype)
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    limits = GATES[gate_name].of(gate.dtype)
-    if not served or compiles_to_torch() or is_small(gate.numel(), limits, records):
+    if (
+        not served
+        or compiles_to_torch()
+        or is_small(gate.numel(), cutoffs.of(gate.dtype), records)
+    ):
         return row.reference(gate) * up
     y: Tensor = apply(STATE.choice.functions[f"{gate_name}_mul"], records, gate, up)
     return y
@@ -213,12 +218,13 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
 
 def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Tensor:
     """A gated activation of the halves of one tensor along a dimension."""
-    row = ACTIVATIONS[gate_name]
+    row, cutoffs = ACTIVATIONS[gate_name], GATES[gate_name]
     if (
         dim == -1
         and type(x) in EAGER
         and not is_dynamo_compiling()
-        and x.numel() // 2 < GATES[gate_name].smallest
+        and x.numel() // 2 < cutoffs.tiny
+        and (cutoffs.any_dtype or x.dtype is torch.float16)
         and STATE.choice.cutoffs
         and x.dim()
         and x.shape[-1] % 2 == 0
@@ -244,8 +250,11 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
             f"with shape {tuple(x.shape)} has size {x.shape[dim]}"
         )
     records = x.requires_grad and torch.is_grad_enabled()
-    limits = GATES[gate_name].of(x.dtype)
-    if not served or compiles_to_torch() or is_small(x.numel() // 2, limits, records):
+    if (
+        not served
+        or compiles_to_torch()
+        or is_small(x.numel() // 2, cutoffs.of(x.dtype), records)
+    ):
         if op == "glu":
             return _originals.glu(x, dim)
         gate, up = gate_and_up(x, dim, gate_first)

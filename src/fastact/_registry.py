@@ -29,11 +29,15 @@ class Cutoffs:
 
     plain: int  # without a gradient to record
     grad: int
-    half: tuple[int, int] | None = None  # both in float16, where they differ much
-    smallest: int = field(init=False)
+    half: tuple[int, int] | None = None  # both in float16, where they are much larger
+    # What every call is asked before all else: below `tiny` torch answers, with a gradient or
+    # without, in any dtype or in float16 alone.
+    tiny: int = field(init=False)
+    any_dtype: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "smallest", min(self.plain, self.grad, *(self.half or ())))
+        object.__setattr__(self, "tiny", min(self.of(torch.float16)))
+        object.__setattr__(self, "any_dtype", self.half is None)
 
     def of(self, dtype: torch.dtype) -> tuple[int, int]:
         """Without and with a gradient."""
@@ -58,11 +62,13 @@ class Activation:
     saves_output: Callable[..., bool] | None = None
     zero_wins: bool = False  # a zero slope stops even an infinite gradient, as torch's
     cutoffs: Cutoffs = Cutoffs(2**14, 2**14)
-    smallest: int = field(init=False)  # with which a kernel ever answers in "auto"
+    tiny: int = field(init=False)
+    any_dtype: bool = field(init=False)
     builtin: Callable[..., Tensor] = field(init=False)  # the reference, of C++ where there is one
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "smallest", self.cutoffs.smallest)
+        object.__setattr__(self, "tiny", self.cutoffs.tiny)
+        object.__setattr__(self, "any_dtype", self.cutoffs.any_dtype)
         object.__setattr__(self, "builtin", builtin(self.name) or self.reference)
 
     def saves_its_output(self, parameters: tuple[float, ...]) -> bool:
