@@ -206,11 +206,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
         dtype = torch.promote_types(gate.dtype, up.dtype)
         gate, up = gate.to(dtype), up.to(dtype)
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    if (
-        not served
-        or compiles_to_torch()
-        or is_small(gate.numel(), cutoffs.of(gate.dtype), records)
-    ):
+    if not served or compiles_to_torch() or is_small(gate.numel(), cutoffs.of(gate.dtype), records):
         return row.reference(gate) * up
     y: Tensor = apply(STATE.choice.functions[f"{gate_name}_mul"], records, gate, up)
     return y
@@ -250,11 +246,7 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
             f"with shape {tuple(x.shape)} has size {x.shape[dim]}"
         )
     records = x.requires_grad and torch.is_grad_enabled()
-    if (
-        not served
-        or compiles_to_torch()
-        or is_small(x.numel() // 2, cutoffs.of(x.dtype), records)
-    ):
+    if not served or compiles_to_torch() or is_small(x.numel() // 2, cutoffs.of(x.dtype), records):
         if op == "glu":
             return _originals.glu(x, dim)
         gate, up = gate_and_up(x, dim, gate_first)
