@@ -30,9 +30,14 @@ def _sigmoid(w: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-w.clamp(min=-350)))
 
 
+def _negative(x: Tensor) -> Tensor:
+    # Not x.clamp(max=0): its derivative at 0 is 1 up to torch 2.13 and 0 from 2.14 on.
+    return torch.where(x > 0, 0, x)
+
+
 def _mish(x: Tensor) -> Tensor:
     # tanh(log(1 + e)) = n / (n + 2) with n = e (e + 2), in two forms against cancellation.
-    low, high = torch.exp(x.clamp(max=0)), torch.exp(x.clamp(0, 80))
+    low, high = torch.exp(_negative(x)), torch.exp(torch.where(x < 0, 0, x).clamp(max=80))
     left = low * (low + 2) / (low * (low + 2) + 2)
     return x * torch.where(x < 0, left, 1 - 2 / (high * (high + 2) + 2))
 
@@ -55,14 +60,14 @@ EXACT: dict[str, Callable[..., Tensor]] = {
     ),
     "logsigmoid": lambda x: -torch.logaddexp(-x, torch.zeros_like(x)),
     "mish": _mish,
-    "elu": lambda x, alpha: torch.where(x > 0, x, alpha * _expm1(x.clamp(max=0))),
+    "elu": lambda x, alpha: torch.where(x > 0, x, alpha * _expm1(_negative(x))),
     "selu": lambda x: (
-        1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * _expm1(x.clamp(max=0)))
+        1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * _expm1(_negative(x)))
     ),
-    "celu": lambda x, alpha: torch.where(x > 0, x, alpha * _expm1(x.clamp(max=0) / alpha)),
+    "celu": lambda x, alpha: torch.where(x > 0, x, alpha * _expm1(_negative(x) / alpha)),
     # torch's overflows in x * (x + 3)
     "hardswish": lambda x: torch.where(
-        x > -3, torch.where(x < 3, x * (x.clamp(-3, 3) + 3) / 6, x), 0 * x.clamp(max=0)
+        x > -3, torch.where(x < 3, x * (x.clamp(-3, 3) + 3) / 6, x), 0 * _negative(x)
     ),
     # torch's has no second derivative
     "hardsigmoid": lambda x: torch.where((x > -3) & (x < 3), x / 6 + 0.5, (x > 0) * 1.0),
