@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cases
 import pytest
 import torch
 from click.testing import CliRunner
@@ -449,8 +450,13 @@ def test_bench_into_a_folder_that_is_not_writable(monkeypatch, tmp_path):
 
 def test_bench_of_what_is_not_there(tmp_path):
     run = fastact_process("bench", "gellu", "--out", str(tmp_path / "r.json"))
-    assert "invalid choice: 'gellu'" in one_sentence(run, exits.USAGE)
+    sentence = one_sentence(run, exits.USAGE)
+    assert "there is no op 'gellu': did you mean gelu?" in sentence
     assert not list(tmp_path.iterdir())
+
+
+def test_bench_takes_what_the_benchmarks_know():
+    assert set(scripts.MEASURED) == set(cases.OPS)
 
 
 @pytest.mark.parametrize("command", ["bench", "demo"])

@@ -14,9 +14,14 @@ from pathlib import Path
 
 import click
 
+from .arguments import no_such_op
+from .explain import OPS
+
 PACKAGE = Path(__file__).parent.parent
 # What to look for, by the name to import.
 NEEDS = {"bench": ("matplotlib",), "demo": ("matplotlib", "sklearn")}
+
+MEASURED = (*OPS, "cross_entropy_inplace")  # by benchmarks/cases.py
 
 
 def folder(name: str) -> Path:
@@ -42,6 +47,9 @@ def run(command: str, script: Path, arguments: Sequence[str]) -> int:
 
 def bench(full: bool, ops: Sequence[str], dtypes: Sequence[str], threads: int, out: Path) -> int:
     """Compares with torch."""
+    for op in ops:
+        if op not in MEASURED:
+            raise no_such_op(op, MEASURED)
     try:  # before anything is measured
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
