@@ -130,10 +130,10 @@ struct Mish : Transcendental {
   // Left x e (1 - (e + e^2) / (2 + 2m)), right x (1 - 2 e^2 / (1 + 2e + 2e^2)).
   FASTACT_FN T value(T x) const {
     T t = clamp(x);
-    Power<T> p = exp_power<C>(t);
-    T e = exp2<C>(p) * C::unlift, twice = T(2) * e;
+    Exponential<T, C> exponential(exp_power<C>(t));
+    T e = exponential.plus(), twice = T(2) * e;
     bool negative = x < T(0);
-    T left = times<C>(t, p), sum = fma(e, e, e);
+    T left = exponential.times(t), sum = fma(e, e, e);
     T g =
         quotient(negative ? sum : twice * e, negative ? sum + (T(2) + e) : fma(twice, e, T(1) + twice));
     T y = fma(negative ? left : t, -g, negative ? left : x);

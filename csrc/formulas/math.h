@@ -24,15 +24,27 @@ FASTACT_FN T at_least(T x, T limit) {
   return x < limit ? limit : x;
 }
 
-// c[0] + c[1] x + ... + c[n-1] x^(n-1), by Horner's rule. The coefficients are read while compiling: a
-// GPU has no constexpr array of the host's to read from.
+// c[0] + c[1] x + ... + c[n-1] x^(n-1): pairs of terms, which need not wait for each other, and Horner's
+// rule in x^2 over them. The coefficients are read while compiling: a GPU has no constexpr array of the
+// host's to read from.
 template <const auto& c, int i = 0, class T>
-FASTACT_FN T polynomial(T x) {
+FASTACT_FN T polynomial(T x, T square) {
+  constexpr int n = sizeof(c) / sizeof(c[0]);
   constexpr T first = c[i];
-  if constexpr (i + 1 == sizeof(c) / sizeof(c[0]))
+  if constexpr (i + 1 == n) {
     return first;
-  else
-    return fma(polynomial<c, i + 1>(x), x, first);
+  } else {
+    constexpr T second = c[i + 1];
+    T pair = fma(second, x, first);
+    if constexpr (i + 2 == n)
+      return pair;
+    else
+      return fma(polynomial<c, i + 2>(x, square), square, pair);
+  }
+}
+template <const auto& c, class T>
+FASTACT_FN T polynomial(T x) {
+  return polynomial<c>(x, x * x);
 }
 
 // min(|x|, limit) for a limit > 0, by the bits, which is one instruction on every CPU; NaN gives the
@@ -124,23 +136,43 @@ FASTACT_FN Power<T> exp_power(T t) {
   return p;
 }
 
-// factor * (2^f + low) * scale, with one rounding less than by way of 2^f. (Adding -0 compiles to
-// nothing.)
-template <class C, class T>
-FASTACT_FN T times(T factor, Power<T> p, T low = -T(0)) {
-  if constexpr (is_one_instruction<C>) return factor * exp2_instruction(p.f);
-  T rest = p.f * polynomial<C::exp2>(p.f) + low;
-  return fma(factor, rest, factor) * p.scale;
-}
+// The same number as scale (1 + rest): products and sums with it round once where a number of its own
+// would have rounded before. (Adding -0 compiles to nothing.)
+template <class T, class C>
+struct Exponential {
+  T scale, rest = T(0);
+  explicit FASTACT_FN Exponential(Power<T> p) : scale(p.scale) {
+    if constexpr (is_one_instruction<C>)
+      scale = exp2_instruction(p.f);
+    else
+      rest = p.f * polynomial<C::exp2>(p.f);
+  }
+  // Itself, which is 2^lift_bits times the exponential.
+  FASTACT_FN T lifted() const {
+    if constexpr (is_one_instruction<C>) return scale;
+    return fma(rest, scale, scale);
+  }
+  // The exponential plus b, for a b of 0 or 1.
+  FASTACT_FN T plus(T b = -T(0)) const {
+    if constexpr (is_one_instruction<C>) return fma(scale, C::unlift, b);
+    T unlifted = scale * C::unlift;
+    return fma(rest, unlifted, unlifted + b);
+  }
+  // factor (1 + rest + low) scale
+  FASTACT_FN T times(T factor, T low = -T(0)) const {
+    if constexpr (is_one_instruction<C>) return factor * scale;
+    return fma(factor, rest + low, factor) * scale;
+  }
+};
 
+// 2^lift_bits * exp(-t): the result is normal although exp(-t) may not be, so that a product with it
+// rounds once, at the end. 1 ulp.
 template <class C, class T>
 FASTACT_FN T exp2(Power<T> p) {
   if constexpr (is_one_instruction<C>) return exp2_instruction(p.f);
   return fma(polynomial<C::exp2>(p.f), p.f, T(1)) * p.scale;
 }
 
-// 2^lift_bits * exp(-t): the result is normal although exp(-t) may not be, so that a product with it
-// rounds once, at the end. 1 ulp.
 template <class C, class T>
 FASTACT_FN T exp_lifted(T t) {
   return exp2<C>(exp_power<C>(t));

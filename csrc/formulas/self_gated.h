@@ -50,7 +50,7 @@ struct NormalGate {
 
   // 2^lift exp(-t^2/2): the rounding error of t^2 is worth up to 50 ulp in the tail, so it is carried
   // along (it is zero where t has 11 bits or fewer).
-  static FASTACT_FN Power<T> density(T t) {
+  static FASTACT_FN Exponential<T, C> density(T t) {
     constexpr T half_log2e = C::log2e / 2;
     T square = t * t;
     Power<T> p = power<C>(square, -half_log2e);
@@ -58,7 +58,7 @@ struct NormalGate {
       T lost = fma(product_error<C>(t, t, square), half_log2e, square * T(C::log2e_low / 2));
       p.f -= lost;
     }
-    return p;
+    return Exponential<T, C>(p);
   }
   // The denominator of the ratio without its 2, from a = t D. The 2 is added last: near zero the rest
   // is small, and its roundings hardly count.
@@ -71,13 +71,13 @@ struct NormalGate {
     // Near zero, where the roundings are the most, what the sum has lost goes to the small 2^f - 1.
     T regained = -T(0);
     if constexpr (C::compensates) regained = t < T(0.5) ? T(0.5) * ((sum - T(2)) - rest) : T(0);
-    return times<C>(ratio<C>(a, sum), density(t), regained);
+    return density(t).times(ratio<C>(a, sum), regained);
   }
   static FASTACT_FN T slope(T t) {
     T d = fma(t, polynomial<C::mills_den>(t), T(1));
-    return times<C>(fma(-c, t, ratio<C>(d, denominator(t, t * d) + T(2))), density(t));
+    return density(t).times(fma(-c, t, ratio<C>(d, denominator(t, t * d) + T(2))));
   }
-  static FASTACT_FN T curvature(T t) { return times<C>(c * fma(-t, t, T(2)), density(t)); }
+  static FASTACT_FN T curvature(T t) { return density(t).times(c * fma(-t, t, T(2))); }
 };
 
 // F = sigmoid(w(x)) for an odd w: Q = e / (1 + e) with e = exp(-w(t)) <= 1, and with r = 1 / (1 + e)
@@ -87,38 +87,30 @@ struct SigmoidGate {
   static constexpr T limit = Argument::limit;
 
   static FASTACT_FN T value(T t) {
-    T lifted = exp2<C>(Argument::power_of(t)), e = lifted * C::unlift;
-    // t e / (1 + e) with the quotient in a correction, as far out 1 + e and it round where e is
-    // nothing.
-    T whole = t * lifted;
-    return fma(-whole, ratio<C>(e, T(1) + e), whole);
+    auto e = Argument::exponential(t);
+    return ratio<C>(e.times(t), e.plus(T(1)));
   }
   static FASTACT_FN T slope(T t) {
-    Power<T> p = Argument::power_of(t);
-    T lifted = exp2<C>(p), e = lifted * C::unlift;
-    T factor = fma(-t, Argument::slope(t), T(1) + e);
-    // The first has one rounding less, which a w' that rounds needs.
-    T product = C::compensates && Argument::rounds ? times<C>(factor, p) : lifted * factor;
-    return ratio<C>(product, fma(e, T(2) + e, T(1)));
+    auto e = Argument::exponential(t);
+    T small = e.plus();
+    return ratio<C>(e.times(fma(-t, Argument::slope(t), e.plus(T(1)))), fma(small, T(2) + small, T(1)));
   }
   static FASTACT_FN T curvature(T t) {
-    T lifted = exp2<C>(Argument::power_of(t));
-    T e = lifted * C::unlift;
-    T r = ratio<C>(T(1), T(1) + e);
+    auto exponential = Argument::exponential(t);
+    T e = exponential.plus(), r = ratio<C>(T(1), exponential.plus(T(1)));
     T d = Argument::slope(t);
     T bracket = fma(-t * d * d, (T(1) - e) * r, fma(T(2), d, Argument::x_curvature(t)));
-    return lifted * r * r * bracket;
+    return exponential.lifted() * r * r * bracket;
   }
 };
 
-// Each argument w gives 2^lift exp(-w(t)), w' and t w'', and says whether w' rounds.
+// Each argument w gives 2^lift exp(-w(t)), w' and t w''.
 
 // w = x
 template <class T, class C>
 struct Identity {
-  static constexpr bool rounds = false;
   static constexpr T limit = C::exp_limit;
-  static FASTACT_FN Power<T> power_of(T t) { return exp_power<C>(t); }
+  static FASTACT_FN Exponential<T, C> exponential(T t) { return Exponential<T, C>(exp_power<C>(t)); }
   static FASTACT_FN T slope(T) { return T(1); }
   static FASTACT_FN T x_curvature(T) { return T(0); }
 };
@@ -126,14 +118,13 @@ struct Identity {
 // w = 1.702 x; the factor in base 2 has two floats: its rounding is worth 40 ulp in the tail.
 template <class T, class C>
 struct QuickArgument {
-  static constexpr bool rounds = false;
   static constexpr T limit = C::quick_limit;
   static constexpr T factor = T(2.455466959593015719);  // 1.702 log2(e)
   static constexpr T factor_low = sizeof(T) == 4 ? T(-2.610949893e-8) : T(7.816541847e-17);
-  static FASTACT_FN Power<T> power_of(T t) {
+  static FASTACT_FN Exponential<T, C> exponential(T t) {
     Power<T> p = power<C>(t, -factor);
     if constexpr (C::compensates) p.f = fma(t, -factor_low, p.f);
-    return p;
+    return Exponential<T, C>(p);
   }
   static FASTACT_FN T slope(T) { return T(1.702); }
   static FASTACT_FN T x_curvature(T) { return T(0); }
@@ -143,7 +134,6 @@ struct QuickArgument {
 // floats; its b0 is split so that the difference of b0_high and the sum is exact.
 template <class T, class C>
 struct TanhGeluArgument {
-  static constexpr bool rounds = true;
   static constexpr bool single = sizeof(T) == 4;
   static constexpr T limit = C::tanh_gelu_limit;
   static constexpr T b0 = T(1.59576912160573071176), b1 = T(0.07135481627260024877634);
@@ -151,21 +141,20 @@ struct TanhGeluArgument {
   static constexpr T b0_low = T(single ? 2.313955057488913e-5 : 1.533421056586792997e-13);
   static constexpr T b1_high = T(0.1029432395800234876);
   static constexpr T b1_low = T(single ? -2.016198436e-9 : -5.978177401e-18);
-  static FASTACT_FN Power<T> power_of(T t) {
+  static FASTACT_FN Exponential<T, C> exponential(T t) {
     T square = t * t;
-    if constexpr (!C::compensates) return power<C>(-t, fma(b1_high, square, b0_high + b0_low));
+    if constexpr (!C::compensates)
+      return Exponential<T, C>(power<C>(-t, fma(b1_high, square, b0_high + b0_low)));
     T sum = fma(b1_high, square, b0_high);
     T lost = fma(b1_high, product_error<C>(t, t, square), fma(b1_low, square, b0_low));
     T sum_low = product_plus<C>(b1_high, square, b0_high - sum) + lost;
     Power<T> p = power<C>(-t, sum);
     p.f = fma(-t, sum_low, p.f);
-    return p;
+    return Exponential<T, C>(p);
   }
   static FASTACT_FN T slope(T t) {
     constexpr T b = T(0.2140644488178007463);  // 3 b1
-    T square = t * t, sum = b0;
-    if constexpr (C::compensates) sum = fma(b, product_error<C>(t, t, square), b0);
-    return fma(b, square, sum);
+    return fma(b, t * t, b0);
   }
   static FASTACT_FN T x_curvature(T t) { return T(6) * b1 * (t * t); }
 };
