@@ -24,27 +24,26 @@ FASTACT_FN T at_least(T x, T limit) {
   return x < limit ? limit : x;
 }
 
-// c[0] + c[1] x + ... + c[n-1] x^(n-1): pairs of terms, which need not wait for each other, and Horner's
-// rule in x^2 over them. The coefficients are read while compiling: a GPU has no constexpr array of the
-// host's to read from.
+// c[0] + c[1] x + ... + c[n-1] x^(n-1), by Horner's rule. The coefficients are read while compiling: a
+// GPU has no constexpr array of the host's to read from.
 template <const auto& c, int i = 0, class T>
-FASTACT_FN T polynomial(T x, T square) {
-  constexpr int n = sizeof(c) / sizeof(c[0]);
-  constexpr T first = c[i];
-  if constexpr (i + 1 == n) {
-    return first;
-  } else {
-    constexpr T second = c[i + 1];
-    T pair = fma(second, x, first);
-    if constexpr (i + 2 == n)
-      return pair;
-    else
-      return fma(polynomial<c, i + 2>(x, square), square, pair);
-  }
-}
-template <const auto& c, class T>
 FASTACT_FN T polynomial(T x) {
-  return polynomial<c>(x, x * x);
+  constexpr T first = c[i];
+  if constexpr (i + 1 == sizeof(c) / sizeof(c[0]))
+    return first;
+  else
+    return fma(polynomial<c, i + 1>(x), x, first);
+}
+
+// c[i] + c[i+1] x + ..., by Horner's rule in x^2 over pairs of terms, which need not wait for each other.
+template <const auto& c, int i, class T>
+FASTACT_FN T paired_polynomial(T x, T square) {
+  if constexpr (i + 2 >= sizeof(c) / sizeof(c[0])) {
+    return polynomial<c, i>(x);
+  } else {
+    constexpr T first = c[i], second = c[i + 1];
+    return fma(paired_polynomial<c, i + 2>(x, square), square, fma(second, x, first));
+  }
 }
 
 // min(|x|, limit) for a limit > 0, by the bits, which is one instruction on every CPU; NaN gives the
@@ -142,10 +141,13 @@ template <class T, class C>
 struct Exponential {
   T scale, rest = T(0);
   explicit FASTACT_FN Exponential(Power<T> p) : scale(p.scale) {
-    if constexpr (is_one_instruction<C>)
+    if constexpr (is_one_instruction<C>) {
       scale = exp2_instruction(p.f);
-    else
-      rest = p.f * polynomial<C::exp2>(p.f);
+    } else {
+      constexpr T first = C::exp2[0];
+      T square = p.f * p.f;
+      rest = fma(paired_polynomial<C::exp2, 1>(p.f, square), square, first * p.f);
+    }
   }
   // Itself, which is 2^lift_bits times the exponential.
   FASTACT_FN T lifted() const {
@@ -169,8 +171,7 @@ struct Exponential {
 // rounds once, at the end. 1 ulp.
 template <class C, class T>
 FASTACT_FN T exp2(Power<T> p) {
-  if constexpr (is_one_instruction<C>) return exp2_instruction(p.f);
-  return fma(polynomial<C::exp2>(p.f), p.f, T(1)) * p.scale;
+  return Exponential<T, C>(p).lifted();
 }
 
 template <class C, class T>
