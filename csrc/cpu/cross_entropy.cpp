@@ -118,10 +118,13 @@ struct CrossEntropy {
   void forward_group(double* sums) const {
     Target target;
     Exponentials<G> exponentials;
-    Lanes<T> moments, dots, masses;
+    Lanes<T> moments;
     fill(moments, T(0));  // of exp(z - max) (z - max)
-    fill(dots, T(0));     // of a (z - max)
-    fill(masses, T(0));   // of a
+    // In double: coefficients may all be alike, but for one that is much larger, and float would round
+    // each sum to the same side.
+    Lanes<double> dots, masses;
+    fill(dots, 0.0);    // of a (z - max)
+    fill(masses, 0.0);  // of a
     PerRow &max = exponentials.max, &rest = exponentials.rest;
     const bool any = load_target(target);
     if (args.normalized) {
@@ -140,20 +143,20 @@ struct CrossEntropy {
       }
       exponentials.finish();
     }
-    PerRow mean, dot, mass, loss, lse, entropy;
+    PerRow mean, mass, loss, lse, entropy;
+    typename G::template PerRow<double> dot_sum, mass_sum;
     fill(mean, T(0));
-    fill(dot, T(0));
-    fill(mass, T(0));
     if (args.entropy) G::sum(moments, mean);
-    if (spread()) G::sum(dots, dot);
-    if (spread()) G::sum(masses, mass);
+    G::sum(dots, dot_sum);
+    G::sum(masses, mass_sum);
     for (int r = 0; r < G::rows; ++r) {
       T log_sum = log1p(rest[r]);
       lse[r] = max[r] + log_sum;
       mean[r] /= T(1) + rest[r];
       entropy[r] = log_sum - mean[r];
-      loss[r] =
-          row_loss(max[r], log_sum, mass[r], dot[r], target.coefficient[r], target.logit[r], z_loss);
+      mass[r] = T(mass_sum[r]);
+      loss[r] = row_loss(max[r], log_sum, mass[r], T(dot_sum[r]), target.coefficient[r],
+                         target.logit[r], z_loss);
     }
     double loss_sum = 0, weight_sum = 0;
     for (int r = 0; r < group.count; ++r) {
@@ -172,8 +175,8 @@ struct CrossEntropy {
     if (args.entropy) group.store_rows(args.entropy, entropy);
   }
 
-  void add_block(int64_t first, Exponentials<G>& exponentials, Lanes<T>& moments, Lanes<T>& dots,
-                 Lanes<T>& masses) const {
+  void add_block(int64_t first, Exponentials<G>& exponentials, Lanes<T>& moments, Lanes<double>& dots,
+                 Lanes<double>& masses) const {
     alignas(64) Block<T> z;
     load_logits(z, first);
     const int n = group.steps_from(first);
@@ -183,7 +186,7 @@ struct CrossEntropy {
         for (int l = 0; l < lanes; ++l)
           moments[l] = scale[G::row(l)] * (moments[l] + exponentials.total(l) * drop[G::row(l)]);
       if (spread())
-        for (int l = 0; l < lanes; ++l) dots[l] += masses[l] * drop[G::row(l)];
+        for (int l = 0; l < lanes; ++l) dots[l] += masses[l] * double(drop[G::row(l)]);
     });
     const PerRow& shift = exponentials.shift;
     if (args.entropy) {
@@ -203,8 +206,8 @@ struct CrossEntropy {
         for (int l = 0; l < lanes; ++l) {
           T d = z[k][l] - shift[G::row(l)];
           T counted = a[k][l] == T(0) ? T(0) : d;
-          dots[l] += a[k][l] * counted;
-          masses[l] += a[k][l];
+          dots[l] += double(a[k][l] * counted);
+          masses[l] += double(a[k][l]);
         }
     }
   }

@@ -167,8 +167,9 @@ class Group {
   }
 
   // Over the lanes of each row, in a fixed order.
-  static void sum(Lanes<T>& a, PerRow<T>& total) {
-    reduce(a, total, [](T x, T y) { return x + y; });
+  template <class U>
+  static void sum(Lanes<U>& a, PerRow<U>& total) {
+    reduce(a, total, [](U x, U y) { return x + y; });
   }
   static void maximum(Lanes<T>& a, PerRow<T>& total) {
     reduce(a, total, [](T x, T y) { return y > x ? y : x; });
@@ -181,8 +182,8 @@ class Group {
 
  private:
   static_assert(lanes == 32);
-  template <class Op>
-  static void reduce(Lanes<T>& a, PerRow<T>& total, const Op& op) {
+  template <class U, class Op>
+  static void reduce(Lanes<U>& a, PerRow<U>& total, const Op& op) {
     if constexpr (!lane_is_row) {
       fold<lanes / 2>(a, op);
       fold<lanes / 4>(a, op);
@@ -192,8 +193,8 @@ class Group {
     }
     for (int r = 0; r < rows; ++r) total[r] = a[r];
   }
-  template <int half, class Op>
-  static void fold(Lanes<T>& a, const Op& op) {
+  template <int half, class U, class Op>
+  static void fold(Lanes<U>& a, const Op& op) {
     for (int l = 0; l < half; ++l) a[l] = op(a[l], a[l + half]);
   }
 
