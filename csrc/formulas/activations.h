@@ -131,7 +131,7 @@ struct Mish : Transcendental {
   FASTACT_FN T value(T x) const {
     T t = clamp(x);
     Exponential<T, C> exponential(exp_power<C>(t));
-    T e = exponential.plus(), twice = T(2) * e;
+    T e = exponential.value(), twice = T(2) * e;
     bool negative = x < T(0);
     T left = exponential.times(t), sum = fma(e, e, e);
     T g =

@@ -35,7 +35,8 @@ FASTACT_FN T polynomial(T x) {
     return fma(polynomial<c, i + 1>(x), x, first);
 }
 
-// c[i] + c[i+1] x + ..., by Horner's rule in x^2 over pairs of terms, which need not wait for each other.
+// c[i] + c[i+1] x + ..., by Horner's rule in x^2 over pairs of terms, which need not wait for each
+// other.
 template <const auto& c, int i, class T>
 FASTACT_FN T paired_polynomial(T x, T square) {
   if constexpr (i + 2 >= sizeof(c) / sizeof(c[0])) {
@@ -135,8 +136,8 @@ FASTACT_FN Power<T> exp_power(T t) {
   return p;
 }
 
-// The same number as scale (1 + rest): products and sums with it round once where a number of its own
-// would have rounded before. (Adding -0 compiles to nothing.)
+// The same number as scale (1 + rest): it rounds less often, and in fewer instructions, to put the two
+// into a product or a quotient than to put in their product. For e = 2^-lift_bits of it, at most 1.
 template <class T, class C>
 struct Exponential {
   T scale, rest = T(0);
@@ -149,21 +150,43 @@ struct Exponential {
       rest = fma(paired_polynomial<C::exp2, 1>(p.f, square), square, first * p.f);
     }
   }
-  // Itself, which is 2^lift_bits times the exponential.
   FASTACT_FN T lifted() const {
     if constexpr (is_one_instruction<C>) return scale;
     return fma(rest, scale, scale);
   }
-  // The exponential plus b, for a b of 0 or 1.
-  FASTACT_FN T plus(T b = -T(0)) const {
-    if constexpr (is_one_instruction<C>) return fma(scale, C::unlift, b);
-    T unlifted = scale * C::unlift;
-    return fma(rest, unlifted, unlifted + b);
-  }
-  // factor (1 + rest + low) scale
+  FASTACT_FN T value() const { return lifted() * C::unlift; }
+  // factor (1 + rest + low) scale. (Adding -0 compiles to nothing.)
   FASTACT_FN T times(T factor, T low = -T(0)) const {
     if constexpr (is_one_instruction<C>) return factor * scale;
     return fma(factor, rest + low, factor) * scale;
+  }
+  // 1 + e. Where e is nothing beside 1 its scale may be 0, so that an integer subtraction can make it:
+  // multiplications are what there are most of.
+  FASTACT_FN T one_plus() const {
+    if constexpr (is_one_instruction<C>) return fma(scale, C::unlift, T(1));
+    Bits bits = __builtin_bit_cast(Bits, scale) - (Bits(C::lift_bits) << C::mantissa_bits);
+    T unlifted = __builtin_bit_cast(T, bits > 0 ? bits : Bits(0));
+    return fma(rest, unlifted, T(1) + unlifted);
+  }
+  // factor e / (1 + e), lifted. Both sides of the fraction are divided by the scale.
+  FASTACT_FN T over_sum(T factor) const {
+    if constexpr (is_one_instruction<C>) return ratio<C>(factor * scale, one_plus());
+    return ratio<C>(fma(factor, rest, factor), fma(rest, C::unlift, inverse_scale() + C::unlift));
+  }
+  // factor e / (1 + e)^2, lifted, given 1 + e. The square is 1 + e (2 + e), which rounds less.
+  FASTACT_FN T over_square(T factor, T sum) const {
+    if constexpr (is_one_instruction<C>)
+      return ratio<C>(factor * scale, fma(value(), T(1) + sum, T(1)));
+    T square = fma(fma(rest, C::unlift, C::unlift), T(1) + sum, inverse_scale());
+    return ratio<C>(fma(factor, rest, factor), square);
+  }
+
+ private:
+  using Bits = typename C::Bits;
+  // 1 / scale; of a scale of 0 the largest power of two, which the quotient is small enough with.
+  FASTACT_FN T inverse_scale() const {
+    constexpr Bits ones = Bits(2 * C::bias) << C::mantissa_bits;
+    return __builtin_bit_cast(T, ones - __builtin_bit_cast(Bits, scale));
   }
 };
 

@@ -86,18 +86,15 @@ template <class T, class C, class Argument>
 struct SigmoidGate {
   static constexpr T limit = Argument::limit;
 
-  static FASTACT_FN T value(T t) {
-    auto e = Argument::exponential(t);
-    return ratio<C>(e.times(t), e.plus(T(1)));
-  }
+  static FASTACT_FN T value(T t) { return Argument::exponential(t).over_sum(t); }
   static FASTACT_FN T slope(T t) {
     auto e = Argument::exponential(t);
-    T small = e.plus();
-    return ratio<C>(e.times(fma(-t, Argument::slope(t), e.plus(T(1)))), fma(small, T(2) + small, T(1)));
+    T sum = e.one_plus();
+    return e.over_square(fma(-t, Argument::slope(t), sum), sum);
   }
   static FASTACT_FN T curvature(T t) {
     auto exponential = Argument::exponential(t);
-    T e = exponential.plus(), r = ratio<C>(T(1), exponential.plus(T(1)));
+    T e = exponential.value(), r = ratio<C>(T(1), exponential.one_plus());
     T d = Argument::slope(t);
     T bracket = fma(-t * d * d, (T(1) - e) * r, fma(T(2), d, Argument::x_curvature(t)));
     return exponential.lifted() * r * r * bracket;
