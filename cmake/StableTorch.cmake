@@ -13,6 +13,8 @@ endif()
 
 add_library(stable_torch INTERFACE)
 target_include_directories(stable_torch SYSTEM INTERFACE ${torch_folder}/include)
+target_compile_options(stable_torch
+                       INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${torch_folder}/include/=>")
 target_compile_definitions(stable_torch INTERFACE TORCH_TARGET_VERSION=0x020a000000000000)
 # torch is imported before this library is loaded, so the name alone finds it: no RPATH.
 target_link_libraries(stable_torch INTERFACE ${torch_folder}/lib/libtorch_cpu.so)

@@ -170,6 +170,17 @@ def test_vmap(options):
             CLOSE(moved, vmap(lambda x, t: f(x, t, None))(x, target))
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (0, 3, 5), (0, 3, 5, 2), (2, 0, 5)], ids=str)
+def test_vmap_over_nothing(shape):
+    x = torch.randn(shape)
+    target = x.movedim(2 if len(shape) > 2 else 1, -1)[..., 0].long()
+    for reduction in ("none", "sum", "mean"):
+        loss = vmap(lambda *a, r=reduction: F.cross_entropy(*a, reduction=r))(x, target)
+        assert loss.shape == (target.shape if reduction == "none" else shape[:1])
+        of_sum = vmap(grad(lambda *a, r=reduction: F.cross_entropy(*a, reduction=r).sum()))
+        assert of_sum(x, target).shape == x.shape
+
+
 def test_vmap_nested():
     x, target = make(2, 3, 4, 5, dtype=DOUBLE), torch.randint(5, (2, 3, 4))
     got = vmap(vmap(F.cross_entropy))(x, target)

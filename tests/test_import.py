@@ -95,6 +95,13 @@ def test_loads_on_systems_as_old_as_torch_does(library):
     assert not new, f"{new}: see csrc/torch/old_systems.cpp"
 
 
+def test_no_path_of_the_machine_that_built_it():
+    files = re.findall(rb"[\w./+-]+\.(?:h|cpp)\0", LIBRARY.read_bytes())
+    assert any(f.startswith(b"csrc/torch/") for f in files)  # where a check stands
+    absolute = [f for f in files if f.startswith(b"/")]
+    assert not absolute, absolute
+
+
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda p: p.name)
 def test_no_symbol_of_torchs_cpp(library):
     undefined = output_of("nm", "-D", "-C", "--undefined-only", str(library))

@@ -40,7 +40,7 @@ def soft(sharp):
 
 
 def one_hot(shape, dtype):
-    """One large coefficient and many that are alike: no float32 sum of them may take them in turn."""
+    """One large coefficient and many alike: no float32 sum may take them one by one."""
     x = make(*shape, dtype=dtype)
     hot = TF.one_hot(targets(x, ignored=False), shape[1]).movedim(-1, 1).to(dtype)
     return x, hot, {"label_smoothing": 0.1}
@@ -103,7 +103,7 @@ def test_no_larger_than_torchs(name, dtype, isa):
             best = 1.0 if dtype != torch.float32 else 4.0
             if name == "softcap" and dtype == torch.float32:
                 best = 8.0  # our tanh is 2.5 ulp, and losses are differences of capped logits
-            # Every coefficient a product that rounds, and few classes whose gradients nearly cancel.
+            # Every coefficient a product that rounds; of few classes the gradients nearly cancel.
             allowed = 1.5 * their if name == "weights, smoothing, ignored" else their
             assert mine <= max(allowed, best), (
                 f"{name} {shape} {dtype} {kind}: {mine:.3g} ulp, torch's {their:.3g}"

@@ -96,6 +96,7 @@ TABLE = [
     ("z_loss is NaN", own(z_loss=float("nan")), ValueError, ["z_loss", "nan"]),
     ("softcap below 0", own(softcap=-1.0), ValueError, ["softcap", "-1"]),
     ("softcap 0", own(softcap=0.0), ValueError, ["softcap", "0"]),
+    ("softcap without a bound", own(softcap=float("inf")), ValueError, ["softcap", "inf"]),
     ("softcap is a str", own(softcap="a"), TypeError, ["softcap", "str"]),
     ("normalizer of a sum", own(normalizer=2.0, reduction="sum"), ValueError,
      ["normalizer", "sum"]),

@@ -63,8 +63,10 @@ class BceOps {
             int64_t reduction)
         : x(logits), reduction_(Reduction(reduction)) {
       // A dense layout is kept; of any other a dense copy is made.
-      Tensor dense = torch::stable::empty_like(x);
-      if (!have_one_layout(x, dense)) x = torch::stable::copy_(dense, x);
+      if (!is_dense(x)) {
+        Tensor dense = torch::stable::empty_like(x);
+        x = torch::stable::copy_(dense, x);
+      }
       operands.x = x.data_ptr();
       operands.reduced = reduction_ != Reduction::none;
       operands.target = laid_out(target);

@@ -6,11 +6,13 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <array>
 #include <initializer_list>
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "allocate.h"
 
@@ -35,6 +37,21 @@ inline void check_alike(const char* op, std::initializer_list<const Tensor*> ten
 inline bool have_one_layout(const Tensor& a, const Tensor& b) {
   for (int64_t d = 0; d < a.dim(); ++d)
     if (a.size(d) != 1 && a.stride(d) != b.stride(d)) return false;
+  return true;
+}
+
+// Whether x's elements fill their memory without gaps or overlaps, in whatever order.
+inline bool is_dense(const Tensor& x) {
+  if (x.is_contiguous()) return true;
+  std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
+  for (int64_t d = 0; d < x.dim(); ++d)
+    if (x.size(d) != 1) dims.emplace_back(x.stride(d), x.size(d));
+  std::sort(dims.begin(), dims.end());
+  int64_t expected = 1;
+  for (auto [stride, size] : dims) {
+    if (stride != expected) return false;
+    expected *= size;
+  }
   return true;
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from numbers import Real
 
@@ -112,8 +113,8 @@ def raise_for_target(op: str, classes: int, target: Tensor, ignore_index: int) -
 def _check_number(op: str, name: str, value: object, low: float) -> None:
     if not isinstance(value, (float, Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{op}(): argument {name!r} must be float, not {type(value).__name__}")
-    if not float(value) >= low:
-        raise ValueError(f"{op}(): {name} must be at least {low}; got {value}")
+    if not low <= float(value) < math.inf:
+        raise ValueError(f"{op}(): {name} must be finite and at least {low}; got {value}")
 
 
 def _check_probabilities(op: str, x: Tensor, target: Tensor, ignore_index: int) -> None:

@@ -111,7 +111,9 @@ class _Batch:
     def __init__(self, size: int, x: Tensor, dim: int) -> None:
         self.size = size
         self.single = x.dim() == 2  # of each element (C,): the batch is the rows' dimension
-        self.row_sizes = _row_sizes(x.select(dim, 0))
+        sizes = [*x.shape[:dim], *x.shape[dim + 1 :]]
+        self.row_sizes = [] if self.single else [sizes[0], *sizes[2:]]
+        self.rows = math.prod(self.row_sizes)  # of each element
         self.x = self.merged(x, dim)
 
     def merged(self, t: Any, dim: int | None) -> Any:
@@ -122,14 +124,14 @@ class _Batch:
         return t if self.single else t.flatten(0, 1)
 
     def split(self, t: Tensor) -> Tensor:
-        return t if self.single else t.unflatten(0, (self.size, t.shape[0] // self.size))
+        return t if self.single else t.unflatten(0, (self.size, self.row_sizes[0]))
 
     def reduced(self, rows: Tensor, reduction: int, totals: Tensor) -> Tensor:
         """What the op would have returned for each element of the batch."""
         rows = self.split(rows)
         if reduction == NONE:
             return rows
-        sums = rows.reshape(self.size, -1).sum(1)
+        sums = rows.reshape(self.size, self.rows).sum(1)
         return sums / totals if reduction == MEAN else sums
 
     def spread(self, grad: Any, dim: int | None, reduction: int, totals: Tensor) -> Any:
@@ -138,19 +140,18 @@ class _Batch:
             return self.merged(grad, dim)
         grad = leading(grad, dim, self.size)
         grad = grad / totals if reduction == MEAN else grad
-        grad = grad.view(-1, *(1,) * len(self.row_sizes)).expand(-1, *self.row_sizes)
+        grad = grad.view(self.size, *(1,) * len(self.row_sizes)).expand(-1, *self.row_sizes)
         return grad if self.single else grad.flatten(0, 1)
 
     def totals(self, target: Tensor, weight: Any, ignore_index: int, dtype: torch.dtype) -> Tensor:
         """The sum of the weights in each element of the batch."""
         if target.is_floating_point():
-            rows = math.prod(self.row_sizes)
-            return torch.full((self.size,), rows, dtype=dtype, device=target.device)
+            return torch.full((self.size,), self.rows, dtype=dtype, device=target.device)
         used = target != ignore_index
         weights = used.to(dtype)
         if weight is not None:
             weights = weights * weight.to(dtype)[torch.where(used, target, 0)]
-        return weights.reshape(self.size, -1).sum(1)
+        return weights.reshape(self.size, self.rows).sum(1)
 
 
 # The three rules below are those of ops whose tensors before the constants are, after `grads`
@@ -169,7 +170,7 @@ def _batched_loss(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: An
     if not others:
         return (loss, totals), (0, 0)
     lse, entropy, stats = others
-    stats = stats.unflatten(1, (batch.size, stats.shape[1] // batch.size))
+    stats = stats.unflatten(1, (batch.size, batch.rows))
     with_lse, with_entropy = constants[-2:]
     return (
         (loss, batch.split(lse) if with_lse else lse,

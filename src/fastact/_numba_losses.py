@@ -93,9 +93,15 @@ class _Problem:
             labels = target.contiguous().view(-1).numpy()
             wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
             require(
-                target.dtype is torch.int64 and labels.size == self.rows.count and not wrong.any(),
-                "cross_entropy", f"an int64 target below {classes} for each row",
+                target.dtype is torch.int64 and labels.size == self.rows.count,
+                "cross_entropy", "an int64 target for each row",
             )  # fmt: skip
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise RuntimeError(
+                    f"fastact_numba::cross_entropy: target {labels[row]} at row {row} is out of "
+                    f"bounds for {classes} classes"
+                )
         else:
             check("cross_entropy", x, target)
             q = target
