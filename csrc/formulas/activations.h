@@ -10,7 +10,7 @@
 // torch's own piecewise functions do.
 //
 // Unless a comment says otherwise +-inf and NaN give what torch gives. Over all float32 inputs values
-// are within 3 ulp (GELU 3.01) and slopes within 4, of max(|exact|, largest term): make exhaustive, and
+// are within 3 ulp and slopes within 4, of max(|exact|, largest term): make exhaustive, and
 // the table in docs/design.md. Curvatures are within 4.4 but for those of SiLU, quick and tanh GELU and
 // Mish, up to 11: tests/test_accuracy.py.
 #pragma once
