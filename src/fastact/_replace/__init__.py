@@ -172,7 +172,7 @@ def replace(model: Module, *, losses: bool = True, dry_run: bool = False) -> Rep
         elif found is not None:
             report.replaced.append(Replaced(name, type(module).__qualname__, _now(module, found)))
             modules.append((module, found))
-        else:
+        elif not isinstance(module, Swapped):
             report.left += _functions(name, module)
         loss = _lm_loss(name, module, report) if losses else None
         if loss is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ def _tanh(x: Tensor, inplace: bool) -> Tensor:
 
 
 _F = "fastact.functional."
-KINDS |= {
+_KINDS = {
     "gelu": Kind(_F + "gelu", _unary(F.gelu), gate="gelu"),
     "gelu_tanh": Kind(_F + "gelu, tanh", _unary(_gelu_tanh), gate="gelu_tanh"),
     "fast_gelu": Kind(_F + "gelu, tanh", _fast_gelu),
@@ -105,6 +105,14 @@ KINDS |= {
     "sigmoid, inplace": Kind(_F + "sigmoid", _inplace(_sigmoid)),
     "tanh, inplace": Kind(_F + "tanh", _inplace(_tanh)),
 }
+
+
+def _is_known(cls: type) -> bool:
+    row = KNOWN.get((cls.__module__, cls.__qualname__))
+    return row is not None and _says(cls, row)
+
+
+KINDS |= {name: replace(kind, is_known=_is_known) for name, kind in _KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -254,9 +262,8 @@ PLACES = ("torch.nn.modules.activation", "transformers.activations", "timm.layer
           "timm.layers.activations_me")  # fmt: skip
 
 
-def is_as_known(module: Module, row: Known) -> bool:
-    """Whether the class of a module says what its row says."""
-    cls = type(module)
+def _says(cls: type, row: Known) -> bool:
+    """Whether a class says what its row says."""
     forward = cls.__dict__.get("forward")
     if not says(forward, *row.forwards):
         return False
@@ -264,4 +271,9 @@ def is_as_known(module: Module, row: Known) -> bool:
         helper = cls.__dict__.get(name, getattr(forward, "__globals__", {}).get(name))
         if helper is not None and not says(helper, source):
             return False
-    return row.state is None or row.state(module)
+    return True
+
+
+def is_as_known(module: Module, row: Known) -> bool:
+    """Whether a module's class says what its row says, and its attributes are those we know."""
+    return _says(type(module), row) and (row.state is None or bool(row.state(module)))

@@ -68,38 +68,32 @@ def _halved(act: Module, x: Tensor) -> Tensor:
     return _HALVES[op](x)
 
 
-def _only(args: tuple[Tensor, ...], named: dict[str, Tensor]) -> Tensor:
-    """The one argument of forward, by whatever name the class gives it."""
-    (x,) = (*args, *named.values())
-    return x
+# Their argument gets the name that a class gives it: other local variables have none of such names.
 
 
-def _gate_up_down(self: Any, *args: Tensor, **named: Tensor) -> Any:
-    x = _only(args, named)
+def _gate_up_down(self: Any, x: Tensor) -> Any:
     return self.down_proj(_multiplied(self.act_fn, self.gate_proj(x), self.up_proj(x)))
 
 
-def _gate_up_drop_down(self: Any, *args: Tensor, **named: Tensor) -> Any:
-    x = _only(args, named)
-    y = _multiplied(self.act_fn, self.gate_proj(x), self.up_proj(x))
-    return self.down_proj(self.dropout(y))
+def _gate_up_drop_down(self: Any, x: Tensor) -> Any:
+    product = _multiplied(self.act_fn, self.gate_proj(x), self.up_proj(x))
+    return self.down_proj(self.dropout(product))
 
 
-def _packed(self: Any, *args: Tensor, **named: Tensor) -> Any:
-    x = _only(args, named)
+def _packed(self: Any, x: Tensor) -> Any:
     return self.down_proj(_halved(self.activation_fn, self.gate_up_proj(x)))
 
 
 def _timm_swiglu(self: Any, x: Tensor) -> Any:
-    y = _multiplied(self.act, self.fc1_g(x), self.fc1_x(x))
-    return self.drop2(self.fc2(self.norm(self.drop1(y))))
+    product = _multiplied(self.act, self.fc1_g(x), self.fc1_x(x))
+    return self.drop2(self.fc2(self.norm(self.drop1(product))))
 
 
 def _timm_glu(self: Any, x: Tensor) -> Any:
-    x1, x2 = self.fc1(x).chunk(2, dim=self.chunk_dim)
-    gate, up = (x2, x1) if self.gate_last else (x1, x2)
-    y = _multiplied(self.act, gate, up)
-    return self.drop2(self.fc2(self.norm(self.drop1(y))))
+    first, second = self.fc1(x).chunk(2, dim=self.chunk_dim)
+    gate, up = (second, first) if self.gate_last else (first, second)
+    product = _multiplied(self.act, gate, up)
+    return self.drop2(self.fc2(self.norm(self.drop1(product))))
 
 
 @dataclass(frozen=True)
@@ -177,13 +171,24 @@ FORMS = (
 
 _OPS = {"silu": "swiglu", "gelu": "geglu", "gelu_tanh": "geglu, tanh", "relu": "reglu"}
 
-KINDS |= {
-    "gate, up, down": Kind("fastact.functional.{gate}_mul", _gate_up_down),
-    "gate, up, dropout, down": Kind("fastact.functional.{gate}_mul", _gate_up_drop_down),
-    "gate and up in one, down": Kind("fastact.functional.{halves}", _packed),
-    "timm SwiGLU": Kind("fastact.functional.{gate}_mul", _timm_swiglu),
-    "timm GLU": Kind("fastact.functional.{gate}_mul", _timm_glu),
+_FORWARDS = {
+    "gate, up, down": ("{gate}_mul", _gate_up_down),
+    "gate, up, dropout, down": ("{gate}_mul", _gate_up_drop_down),
+    "gate and up in one, down": ("{halves}", _packed),
+    "timm SwiGLU": ("{gate}_mul", _timm_swiglu),
+    "timm GLU": ("{gate}_mul", _timm_glu),
 }
+
+
+def _says_form(form: Form, cls: type) -> bool:
+    return says(cls.__dict__.get("forward"), *form.sources)
+
+
+for _form in FORMS:
+    _function, _forward = _FORWARDS[_form.kind]
+    KINDS[_form.kind] = Kind(
+        f"fastact.functional.{_function}", _forward, is_known=partial(_says_form, _form)
+    )
 ACTS = {form.kind: form.act for form in FORMS}
 
 
@@ -195,10 +200,9 @@ def label(kind: str, gate: str) -> str:
 
 def form_of(module: Module) -> Form | None:
     """The form that the class of a module says, if any."""
-    forward = type(module).__dict__.get("forward")
     names = {name for name, _ in module.named_children()}
     for form in FORMS:
-        if form.children <= names and says(forward, *form.sources):
+        if form.children <= names and _says_form(form, type(module)):
             return form
     return None
 

@@ -7,6 +7,7 @@ float32: the fused loss computes in float32 from 16-bit logits.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -29,15 +30,19 @@ def _cross_entropy(
     ignore_index: int,
 ) -> Tensor:
     """The loss of logits (..., vocab_size), in float32."""
-    logits = logits.view(-1, vocab_size)
+    logits = logits.reshape(-1, vocab_size)  # a slice of a sequence has no view of that shape
     labels = labels.view(-1).to(logits.device)
-    if logits.dtype not in (torch.bfloat16, torch.float16):
+    # Autocast is what makes a loss of 16-bit logits a float32.
+    context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    device = logits.device.type
+    if logits.dtype in (torch.bfloat16, torch.float16) and torch.amp.is_autocast_available(device):
+        context = torch.autocast(device, torch.bfloat16)
+    else:
         logits = logits.float()
     normalizer = num_items_in_batch
     if isinstance(normalizer, Tensor):
         normalizer = normalizer.to(logits.device)
-    # Autocast is what makes a loss of 16-bit logits a float32.
-    with torch.autocast(logits.device.type, torch.bfloat16):
+    with context:
         if isinstance(normalizer, Tensor) and normalizer.dim() > 0:
             # One for each device, say: the loss takes their shape.
             loss = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")

@@ -9,8 +9,11 @@ no place to be imported from.
 from __future__ import annotations
 
 import functools
+import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 from torch.nn import Module
@@ -27,6 +30,8 @@ class Kind:
     # that tells.
     gate: str | property | None = None
     namespace: Mapping[str, Any] = field(default_factory=dict)  # what else its class gets
+    # Whether a class still says what it said when a module of it was swapped, and pickled.
+    is_known: Callable[[type], bool] = lambda _: True
 
 
 KINDS: dict[str, Kind] = {}
@@ -57,8 +62,21 @@ def swapped(original: type, kind: str) -> type:
         **row.namespace,
     }
     if row.forward is not None:
-        namespace["forward"] = row.forward
+        namespace["forward"] = _as_called(row.forward, original)
     return type(original.__name__, (Swapped, row.base or original), namespace)
+
+
+def _as_called(forward: Callable[..., Any], original: Any) -> FunctionType:
+    """A forward whose argument has the name that it has in another class.
+
+    Callers may use it, and torch.export asks for it.
+    """
+    assert isinstance(forward, FunctionType)
+    code = forward.__code__
+    _, name, *_ = inspect.signature(original.forward).parameters
+    names = (code.co_varnames[0], name, *code.co_varnames[2:])
+    renamed = code.replace(co_varnames=names)
+    return FunctionType(renamed, forward.__globals__, "forward", None, forward.__closure__)
 
 
 def become(module: Module, cls: type) -> None:
@@ -71,8 +89,14 @@ def become(module: Module, cls: type) -> None:
 
 
 def _revive(original: type, kind: str) -> Any:
-    cls = swapped(original, kind)
-    return object.__new__(cls)
+    if not KINDS[kind].is_known(original):
+        text = (
+            f"{original.__qualname__}: fastact computed it where it was pickled or copied from, "
+            "but it has another forward here; it is left as it is"
+        )
+        warnings.warn(text, stacklevel=2)
+        return object.__new__(original)
+    return object.__new__(swapped(original, kind))
 
 
 def gate_of(act: object) -> str | None:
