@@ -191,7 +191,8 @@ struct CrossEntropy {
   }
 
   __device__ void backward() const {
-    team.sync();  // the target's logit has been read, which may be written over
+    // The target's logit has been read, before another thread may write over it.
+    if constexpr (!Team<kind>::strided) team.sync();
     if (!row.exists) return;
     S* grad = row.out<S>(args.grad_logits);
     if (!used || args.normalized) {

@@ -54,12 +54,13 @@ class Team {
   // Which of the rows that a block takes at a time.
   FASTACT_FN int row() const { return row_; }
   FASTACT_FN bool leads() const { return rank == 0 && block_ == 0; }
-  // What one of the team has written, all of it see from here on. Where teams lie side by side, all
-  // of the block's have to come.
+  // What one of the team has written, all of it see from here on. Teams that lie side by side have no
+  // barrier of their own.
   __device__ void sync() const {
-    if (strided ? lanes > 1 : lanes > 32)
+    static_assert(!strided);
+    if (lanes > 32)
       __syncthreads();
-    else if constexpr (!strided)
+    else
       __syncwarp(members_);
   }
 
