@@ -1,5 +1,6 @@
 """Who answers a CUDA tensor, and in which dtype: by fake tensors, on any machine."""
 
+import enum
 import types
 
 import pytest
@@ -117,6 +118,38 @@ def test_gpus_without_one_are_refused_before_a_launch(capability, built, gpu):
     message = f"other GPUs than sm_{capability[0]}{capability[1]}: CUDA 13.0 for sm_80"
     with pytest.raises(NotImplementedError, match=message):
         F.gelu(empty(3))
+
+
+class Properties(enum.Enum):
+    """As a constant, which torch.cuda's own class is for Dynamo."""
+
+    H200, T4 = (9, 0), (7, 5)
+
+    @property
+    def major(self):
+        return self.value[0]
+
+    @property
+    def minor(self):
+        return self.value[1]
+
+
+@pytest.mark.parametrize("properties", Properties)
+def test_a_first_call_that_is_traced(properties, gpu, monkeypatch):
+    """Its GPU is asked by what Dynamo knows."""
+    monkeypatch.setattr(gpu, "_architectures", [80, 90])
+    monkeypatch.setattr(gpu, "_refusals", {})
+    for name, stand_in in (("_lazy_init", lambda: None), ("device_count", lambda: 1),
+                           ("_get_device_properties", lambda _: properties)):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in, raising=False)
+    torch._dynamo.reset()
+    call = torch.compile(lambda x: F.gelu(x) + 1, fullgraph=True, backend="eager")
+    if properties is Properties.H200:
+        assert call(empty(4)).shape == (4,)
+    else:
+        with pytest.raises(Exception, match="other GPUs than sm_75"):
+            call(empty(4))
+    torch._dynamo.reset()
 
 
 def test_a_gpu_is_asked_once(built, gpu, monkeypatch):
