@@ -415,14 +415,14 @@ def test_long_strided_rows_keep_their_digits(shape, dtype):
 
 
 def test_a_lane_begins_anew():
-    """785 equal terms in each lane: one sum of them is off by as many roundings, all one way."""
+    """785 equal terms in each lane: one sum of them is off by their roundings, all one way."""
     x = torch.zeros(1, 50257, 9)
     target = torch.full((1, 9), 3)
     one_hot = torch.zeros_like(x)
     one_hot[:, 3] = 1
     want = losses.exact(x[:, :, :1].double(), target[:, :1], label_smoothing=0.1, reduction="none")
     got = F.cross_entropy(x, one_hot, label_smoothing=0.1, reduction="none")
-    losses.assert_near(got, want[0].expand(1, 9), 4, 0, "loss")
+    losses.assert_near(got, want[0].expand(1, 9), 10, 0, "loss")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=describe)

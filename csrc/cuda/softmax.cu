@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
 }
 
 template <template <class> class Formula, class S, RowKind kind>
-__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 1)
     softmax_double_backward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;

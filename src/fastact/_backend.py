@@ -105,7 +105,7 @@ def _resolve(name: str) -> Choice:
         from . import _numba_losses
 
         _numba_losses.register()
-    # "auto" leaves GPUs to torch until our kernels are measured there. The library is loaded here, and
+    # "auto" leaves GPUs to torch until our kernels are measured there. The library is loaded here,
     # not at the first CUDA tensor, which may be one that a compiler traces.
     cuda = _library.cuda() if name == "compiled" else None
     return Choice(name, _autograd.functions(namespace), name == "auto", source, cuda)

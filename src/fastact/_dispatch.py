@@ -96,7 +96,7 @@ def compiles_to_torch() -> bool:
 
 
 def autocast(op: str, x: Tensor) -> Tensor:
-    """x as torch's autocast would hand it to its own op; ours, which it does not know, takes it so."""
+    """The tensor as torch's autocast would hand it to its own op: it does not know ours."""
     if (
         x.is_cuda
         and op in _WIDENED_ON_CUDA

@@ -133,9 +133,8 @@ class CudaLibrary:
         library.fastact_cuda_architectures.restype = ctypes.c_char_p
         version = library.fastact_cuda_version()
         self._architectures = [int(a) for a in library.fastact_cuda_architectures().split()]
-        self.detail = (
-            f"CUDA {version // 1000}.{version % 1000 // 10} for sm_"
-            + ", ".join(map(str, self._architectures))
+        self.detail = f"CUDA {version // 1000}.{version % 1000 // 10} for sm_" + ", ".join(
+            map(str, self._architectures)
         )
         problem = library.fastact_cuda_problem()
         if problem is not None:
@@ -155,7 +154,7 @@ class CudaLibrary:
         return refusal
 
     def _refusal_of(self, capability: int) -> str:
-        """Machine code runs where the minor number is as high or higher, PTX on all that is newer."""
+        """Machine code runs where the minor number is as high, or higher; PTX on what is newer."""
         for built in self._architectures:
             if capability // 10 == built // 10 and capability >= built:
                 return ""
