@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
 # Builds for the GPU at hand, tests there, and measures: everything in one command, within 9 minutes.
-# usage: benchmarks/gpu.sh          results go to $OUT, or build/gpu
+# usage: benchmarks/gpu.sh   everything goes to $OUT; without, the figures go to benchmarks/results and
+#                            the logs to build/gpu
 #
-# Needs a checkout, nvcc, and a python3 with torch, numpy, pytest, scikit-build-core, cmake and ninja;
-# no network, and nothing is installed outside build/. Each part has a time limit, and one that fails
-# does not stop the others. FASTACT_REVISION names the revision where there is no history to ask.
+# Needs a checkout, nvcc with the C++ compiler that it calls, and a python3 with torch, numpy, pytest,
+# cmake and ninja; no network, and nothing is installed outside build/. Each part has a time limit, and
+# one that fails does not stop the others. FASTACT_REVISION names the revision where there is no history
+# to ask.
 # GPU=none, with FASTACT_LIBRARY=<path of libfastact_emulated.so>, tries this script without a GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 out=$(mkdir -p "${OUT:-build/gpu}" && cd "${OUT:-build/gpu}" && pwd)
+results=${OUT:+$out}
+results=${results:-$PWD/benchmarks/results}
 site=$PWD/build/gpu-site
 seconds=530 factor=1 # for all of it
 [[ ${GPU:-} == none ]] && seconds=5300 factor=10
-python=${PYTHON:-python3}
-export PATH=$PATH:/usr/local/cuda/bin PYTHONPATH=$site PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-export PIP_DISABLE_PIP_VERSION_CHECK=1
+python=$(command -v "${PYTHON:-python3}") || exit
+python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")
+PATH=$PATH:$(dirname "$python"):/usr/local/cuda/bin
+export PATH PYTHONPATH=$site PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 summary=()
 
 # part NAME SECONDS COMMAND...: with a log of its own; keeps some time for what follows.
@@ -53,30 +58,52 @@ build() {
     architecture=$("$python" -c "import torch; print('%d%d' % torch.cuda.get_device_capability())") || return
   fi
   rm -rf "$site"
-  "$python" -m pip install --no-build-isolation --no-deps --no-index --target "$site" \
-    --config-settings=build-dir=build/gpu-build \
-    --config-settings=cmake.define.FASTACT_CUDA=$cuda \
-    --config-settings=cmake.define.FASTACT_CUDA_ARCHITECTURES="$architecture" . || return
-  "$python" -c "import fastact; print(*fastact.backends(), sep='\n')"
+  # Without pip, which a python3 may lack: what a wheel has in it is this folder and the libraries.
+  "$python" -m cmake --version >/dev/null 2>&1 && cmake=("$python" -m cmake) || cmake=(cmake)
+  "${cmake[@]}" -S . -B build/gpu-build -G Ninja -DCMAKE_BUILD_TYPE=Release -DFASTACT_CUDA=$cuda \
+    -DFASTACT_CUDA_ARCHITECTURES="$architecture" -DPython_EXECUTABLE="$python" || return
+  "${cmake[@]}" --build build/gpu-build || return
+  "${cmake[@]}" --install build/gpu-build --prefix "$site" || return
+  mkdir -p "$site/fastact" && cp -R src/fastact/. "$site/fastact/" || return
+  "$python" -c "import fastact; print(*fastact.backends(), sep='\n')" || return
+  [[ ${GPU:-} == none ]] || "$python" -c "$answers"
 }
+
+# That it is the GPU library that answers, and rightly, before anything is measured.
+answers='
+import torch, fastact
+x = torch.randn(1000, 100, device="cuda", requires_grad=True)
+want = torch.nn.functional.silu(x.double())
+with fastact.backend("compiled"):
+    y = fastact.functional.silu(x)
+assert torch.equal(y, torch.ops.fastact.silu(x.detach()))
+assert "GPU: CUDA" in fastact.backends()[0].detail, fastact.backends()[0].detail
+torch.testing.assert_close(y.double(), want)
+print("the GPU library answers, on", torch.cuda.get_device_name())
+'
 
 # In several processes, where there is pytest-xdist.
 workers() {
   "$python" -c "import xdist" 2>/dev/null && echo "-n 6"
 }
 
+# Streams, graphs, memory, the compiler: what no emulation has seen.
+runtime_tests() {
+  pytest --run-slow --durations=5 tests/test_cuda_runtime.py
+}
+
 cuda_tests() {
   # shellcheck disable=SC2046
-  pytest $(workers) --run-slow --durations=5 tests/test_cuda.py tests/test_cuda_runtime.py
+  pytest $(workers) --durations=5 tests/test_cuda.py
 }
 
 ordinary_tests() {
   local device=cuda
   [[ ${GPU:-} == none ]] && device=cpu
   # shellcheck disable=SC2046
-  pytest $(workers) --device "$device" --maxfail=50 --durations=5 tests/test_values.py \
-    tests/test_cross_entropy_values.py tests/test_cross_entropy_edges.py tests/test_losses_values.py \
-    tests/test_inplace.py tests/test_cross_entropy_inplace.py
+  pytest $(workers) --device "$device" --maxfail=50 --durations=5 tests/test_inplace.py \
+    tests/test_cross_entropy_inplace.py tests/test_cross_entropy_edges.py tests/test_losses_values.py \
+    tests/test_cross_entropy_values.py
 }
 
 # sanitize TOOL: a row of each kind of plan, and every address. The allocator is off, so that each
@@ -85,6 +112,7 @@ sanitize() {
   local which="test_every_alignment and (gelu or swiglu) and bfloat16"
   which+=" or test_cross_entropy and ([8-float32] or [64-bfloat16] or [2049-bfloat16])"
   which+=" or test_softmax and (-8-float32] or -64-bfloat16] or -512-float32])"
+  which+=" or test_strided_rows and (1000-2-float32 or 257-17-bfloat16)"
   which+=" or test_rows_kept and 2049-bfloat16 or test_binary_cross_entropy and bfloat16"
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 \
     "$python" -m pytest -q -p no:cacheprovider -x tests/test_cuda.py -k "$which"
@@ -93,20 +121,21 @@ sanitize() {
 benchmarks() {
   local left=$((seconds - SECONDS - 25))
   if [[ ${GPU:-} == none ]]; then
-    "$python" benchmarks/gpu.py --out "$out" --dry-run --ops silu swiglu cross_entropy softmax
+    "$python" benchmarks/gpu.py --out "$results" --dry-run --ops silu swiglu cross_entropy softmax
   else
-    "$python" benchmarks/gpu.py --out "$out" --seconds $((left < 220 ? left : 220))
+    "$python" benchmarks/gpu.py --out "$results" --seconds $((left < 220 ? left : 220))
   fi
 }
-export -f pytest build workers cuda_tests ordinary_tests sanitize benchmarks
-export out site seconds python
+export -f pytest build workers runtime_tests cuda_tests ordinary_tests sanitize benchmarks
+export out results site seconds python answers
 
 run() {
   part "$1" "$2" bash -c "SECONDS=$SECONDS; ${*:3}"
 }
 
 if run build 175 build; then
-  run tests 110 cuda_tests
+  run runtime 60 runtime_tests
+  run tests 90 cuda_tests
   if command -v compute-sanitizer >/dev/null; then
     run memcheck 55 sanitize memcheck
     run racecheck 55 sanitize racecheck
@@ -116,12 +145,12 @@ if run build 175 build; then
   run ordinary-tests 100 ordinary_tests
 fi
 
-for log in tests ordinary-tests; do
+for log in runtime tests ordinary-tests; do
   [[ -f $out/$log.log ]] && grep -E "^(FAILED|ERROR) " "$out/$log.log" | cut -c1-160 | head -15
 done
 [[ -f $out/build.log ]] && tail -3 "$out/build.log" | cut -c1-300
 if [[ -f $out/benchmarks.log ]]; then
   tail -n 400 "$out/benchmarks.log"
 fi
-printf '%s\n' "" "${summary[@]}" "" "written to $out, in $SECONDS s"
+printf '%s\n' "" "${summary[@]}" "" "written to $results, logs to $out, in $SECONDS s"
 [[ ${summary[*]} != *FAILED* && ${summary[*]} != *STOPPED* && ${summary[*]} != *"no time"* ]]

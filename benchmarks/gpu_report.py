@@ -95,7 +95,7 @@ def _is_target_loss(row: Row) -> bool:
 
 
 def _is_over_classes(row: Row) -> bool:
-    return row.family == cases.FAMILIES[2] and len(row.shape) == 2 and row.shape[1] >= 10
+    return row.family == cases.FAMILIES[2] and len(row.shape) >= 2 and row.shape[1] >= 10
 
 
 def _percent(row: Row) -> float:

@@ -47,7 +47,7 @@ def exactly(target, weight, options):
     return f
 
 
-@pytest.mark.parametrize(("shape", "options"), cases())
+@pytest.mark.parametrize(("shape", "options"), list(cases()))
 def test_gradcheck(shape, options):
     x = make(*shape, dtype=DOUBLE).requires_grad_()
     for target, weight in kinds(x)[1:] if shape[-1] > 60 else kinds(x):
@@ -58,7 +58,7 @@ def test_gradcheck(shape, options):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize(("shape", "options"), cases())
+@pytest.mark.parametrize(("shape", "options"), list(cases()))
 def test_gradgradcheck(shape, options):
     x = make(*shape, dtype=DOUBLE).requires_grad_()
     for target, weight in kinds(x)[1:]:

@@ -262,8 +262,7 @@ def test_infinities_in_every_option(shape, dtype):
             assert (first[:, 1::3] == 0).all()
     # As if they were not there.
     kept = [i for i in range(shape[1]) if i % 3 != 1]
-    where = {c: i for i, c in enumerate(kept)}
-    moved = target.clone().apply_(where.__getitem__)
+    moved = torch.searchsorted(torch.tensor(kept), target)
     for a, b in zip(
         F.cross_entropy(x, target, reduction="none", return_lse=True, return_entropy=True),
         losses.exact(x[:, kept].double(), moved, reduction="none", return_lse=True,

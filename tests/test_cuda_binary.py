@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,8 +26,10 @@ KERNELS = PASSES * (len(ACTIVATIONS) + len(GATES)) + 2 * PASSES + 2 * 2 + 1 + 1 
 FLAT = 2 * len(ACTIVATIONS)
 # softmax and log_softmax, forward and backward, and cross entropy forward with options
 KEEPING = 2 * 2 + 1
-# Their names end in a template argument that says so, after others.
-KEEPS = re.compile(r"softmax_\w+ardI.*Lb1EEEvN|7forwardI\w+Lb0ELb1EEEvN")
+# Of softmax and cross entropy every one again for rows whose classes lie apart
+STRIDED = 2 * PASSES + 2 * 2 + 1
+# Their names end in a template argument that says so, of csrc/cuda/plan.h.
+KEEPS, IS_STRIDED = (re.compile(rf"RowKindE{number}E") for number in (1, 2))
 
 
 def tool(name):
@@ -71,7 +74,7 @@ def test_every_kernel_for_every_architecture(resources):
     counts = defaultdict(int)
     for architecture, _ in resources:
         counts[architecture] += 1
-    expected = (KERNELS + KEEPING) * DTYPES + FLAT * (DTYPES - 1)
+    expected = (KERNELS + KEEPING + STRIDED) * DTYPES + FLAT * (DTYPES - 1)
     if set(counts) != set(architectures()):
         pytest.skip(f"built for {', '.join(counts)} alone")
     assert set(counts.values()) == {expected}, dict(counts)
@@ -90,26 +93,34 @@ def test_no_stack_and_no_spills(resources):
 def test_registers_leave_room(resources):
     """For 1024 threads of the kernels that matter, and 512 of any: 65,536 registers are there."""
     for (architecture, kernel), used in resources.items():
-        is_double = "Constants<double>" in kernel or re.search(r"I\w*d(Lb\d)?E?E", kernel)
+        arguments = re.sub(r"LNS\d*_4cuda7RowKindE\dE", "", kernel)
+        is_double = re.search(r"I\w*d(Lb\d)?E?E", arguments)
         often = re.search(r"(pointwise|flat).*(Forward|Backward).*Lb0|softmax_forward", kernel)
-        often = often or KEEPS.search(kernel)  # 512 threads, two blocks at once
+        # 512 threads, two blocks at once
+        often = often or KEEPS.search(kernel)
+        often = often or (IS_STRIDED.search(kernel) and "softmax_backward" in kernel)
         limit = 64 if often and not is_double and "DoubleBackward" not in kernel else 128
         if "double_backward" in kernel or is_double:
             limit = 168
         assert used["REG"] <= limit, (architecture, kernel, used)
 
 
-@pytest.mark.parametrize("architecture", ["80", "90", "120"])
-def test_128_bit_accesses(architecture, resources):
-    """Every kernel but the last sum reads and writes 16 bytes at a time."""
-    if architecture not in {a for a, _ in resources}:
-        pytest.skip(f"not built for sm_{architecture}")
+@cache
+def disassembled(architecture):
+    """Each kernel's name and its instructions."""
     tool("nvdisasm")  # which cuobjdump calls
     listing = output_of(tool("cuobjdump"), "-sass", "-arch", f"sm_{architecture}", str(LIBRARY))
+    return [(text.split(None, 1)[0], text) for text in listing.split("Function : ")[1:]]
+
+
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_128_bit_accesses(architecture, resources):
+    """Every kernel reads and writes 16 bytes at a time, but the last sum and strided rows."""
+    if architecture not in {a for a, _ in resources}:
+        pytest.skip(f"not built for sm_{architecture}")
     names, keeping = [], 0
-    for text in listing.split("Function : ")[1:]:
-        name = text.split(None, 1)[0]
-        if "6finish" in name:
+    for name, text in disassembled(architecture):
+        if "6finish" in name or IS_STRIDED.search(name):
             continue
         names.append(name)
         assert re.search(r"\bLDG\.E\S*\.128\b", text), name
@@ -125,7 +136,43 @@ def test_128_bit_accesses(architecture, resources):
                 name
             )  # a cluster's barrier
     assert keeping == KEEPING * DTYPES
-    assert len(names) == len({k for a, k in resources if a == architecture and "6finish" not in k})
+    expected = {k for a, k in resources if a == architecture and "6finish" not in k}
+    assert len(names) == len({k for k in expected if not IS_STRIDED.search(k)})
+
+
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_strided_rows_have_several_loads_under_way(architecture, resources):
+    """Four, none of which is used before the last is asked for."""
+    if architecture not in {a for a, _ in resources}:
+        pytest.skip(f"not built for sm_{architecture}")
+    seen = 0
+    for name, text in disassembled(architecture):
+        if not IS_STRIDED.search(name):
+            continue
+        seen += 1
+        most = several_loads(text)
+        assert most >= 4, (name, most)
+    assert seen == STRIDED * DTYPES
+
+
+def several_loads(text):
+    """The most global loads in a row whose results nothing has waited for yet."""
+    most, pending = 0, set()
+    for line in text.splitlines():
+        found = re.search(r"/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P\w+\s+)?(\S+)\s*(.*?);", line)
+        if not found:
+            continue
+        operation, operands = found[1], found[2]
+        registers = [f"R{number}" for number in re.findall(r"\bR(\d+)\b", operands)]
+        if operation.startswith("LDG"):
+            pending -= set(registers[1:])
+            pending.add(registers[0])
+            most = max(most, len(pending))
+        elif pending & set(registers):
+            pending.clear()
+        if operation.startswith("BRA"):
+            pending.clear()
+    return most
 
 
 def test_needs_only_torch_and_the_system():

@@ -4,6 +4,8 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import gpu_cases
 import gpu_report
@@ -22,7 +24,7 @@ CASES = gpu_cases.all_cases()
 
 def tiny(name, dtype="fp32", mode=BOTH):
     op = next(case.op for case in CASES if case.op.name == name)
-    shape = (5, 8) if len(next(iter(op.shapes.values()))) == 2 else (40,)
+    shape = {1: (40,), 2: (5, 8)}.get(len(next(iter(op.shapes.values()))), (5, 8, 3))
     return Case(replace(op, shapes={"tiny": shape}), dtype, "tiny", mode)
 
 
@@ -63,6 +65,30 @@ def test_rows_that_are_kept_are_timed_without_as_well():
     names = {c.op.name for c in CASES if gpu_cases.NOT_KEPT in gpu_cases.competitors(c)}
     assert names == {"softmax", "log_softmax", "cross_entropy, smoothed"}
     assert gpu_cases.NOT_KEPT not in gpu_cases.competitors(tiny("softmax"))
+
+
+def test_every_op_meets_torch_compile():
+    names = {c.op.name for c in CASES if gpu_cases.COMPILE in gpu_cases.competitors(c)}
+    assert names == {c.op.name for c in CASES if not c.op.overwrites}
+
+
+def test_what_is_not_compiled_for_time_is_said(monkeypatch):
+    import gpu
+
+    options = SimpleNamespace(seconds=60, compile_seconds=0.0, out=Path("."))
+    monkeypatch.setattr(gpu, "gpu", lambda: {"name": "none"})
+    session = gpu.Session(options)
+    case = next(c for c in CASES if gpu_cases.compiles(c))
+    assert gpu_cases.COMPILE not in session.competitors(case)
+    assert session.notes.left_out == {f"{case.name} with torch.compile": "time to compile"}
+
+
+def test_classes_that_lie_apart_are_measured():
+    ops = {"softmax, dim 1", "log_softmax, dim 1", "cross_entropy, images"}
+    assert {c.op.name for c in CASES if len(c.shape) > 2} == ops
+    assert {(32, 1000, 7, 7), (8, 50257, 2)} <= {c.shape for c in CASES if c.op.name in ops}
+    row_of_three = row("softmax, dim 1", "losses", (8, 50257, 2), against=0.5)
+    assert gpu_report.TARGETS[-1].line([row_of_three]).startswith("MISSED")
 
 
 def test_operands_exceed_the_cache():

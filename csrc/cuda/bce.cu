@@ -17,7 +17,7 @@ template <class S>
 struct Bce {
   using T = Compute<S>;
   const BceOperands& o;
-  const Team<false> team{threads_per_block};
+  const Team<RowKind::contiguous> team{threads_per_block};
   const int64_t begin;
   const int n;
 
@@ -45,7 +45,7 @@ struct Bce {
       return;
     }
     Sums<double, 2> mine;
-    visit<1>(team, n, 1, x, [&](int, auto& a) {
+    visit<1>(team, n, 1, x, [&](int, int, auto& a) {
       T part = T(0);
 #pragma unroll
       for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {

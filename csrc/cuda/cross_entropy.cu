@@ -22,19 +22,33 @@ FASTACT_FN bool is_plain(const CrossEntropyRows& args) {
   return !is_spread(args) && args.softcap == 0 && !args.entropy && !args.grad_entropy;
 }
 
+// What the kernels are given: the operands, and what follows from the options, which a GPU would have
+// to divide for in double.
+template <class T>
+struct Given : CrossEntropyRows {
+  SoftCap<T> cap;
+  T share, uniform;  // of the target, and of every class
+
+  explicit Given(const CrossEntropyRows& of)
+      : CrossEntropyRows(of),
+        cap(of.softcap),
+        share(T(1 - of.label_smoothing)),
+        uniform(T(of.label_smoothing / double(of.rows.classes))) {}
+};
+
 // One row as the threads of a team see it, each with all of this. `plain` is is_plain(args).
-template <class S, bool plain, bool kept>
+template <class S, bool plain, RowKind kind>
 struct CrossEntropy {
   using T = Compute<S>;
   static constexpr T infinity = SoftmaxConstants<T>::infinity;
   static constexpr int depth = plain ? in_flight<S> : 1;  // of the forward pass
 
-  const CrossEntropyRows& args;
+  const Given<T>& args;
   const Plan& plan;
-  Team<kept>& team;
+  Team<kind>& team;
   const RowPlace& row;
-  const SoftCap<T> cap;
-  const T share, uniform, z_loss;  // share of the target, and of every class
+  const SoftCap<T>& cap;
+  const T share, uniform, z_loss;
 
   // The target
   bool used = false, valid = true;  // false: ignored; out of range
@@ -42,15 +56,15 @@ struct CrossEntropy {
   T logit = T(0), slope = T(1);  // capped, and the slope of the cap
   T coefficient = T(0), weight = T(1);
 
-  __device__ CrossEntropy(const CrossEntropyRows& rows, const Plan& how, Team<kept>& members,
+  __device__ CrossEntropy(const Given<T>& rows, const Plan& how, Team<kind>& members,
                           const RowPlace& place)
       : args(rows),
         plan(how),
         team(members),
         row(place),
-        cap(plain ? 0.0 : rows.softcap),
-        share(plain ? T(1) : T(1 - rows.label_smoothing)),
-        uniform(plain ? T(0) : T(rows.label_smoothing / double(rows.rows.classes))),
+        cap(rows.cap),
+        share(plain ? T(1) : rows.share),
+        uniform(plain ? T(0) : rows.uniform),
         z_loss(T(rows.z_loss)) {
     used = row.exists;
     if (!row.exists || !args.target) return;
@@ -62,13 +76,14 @@ struct CrossEntropy {
     index = int(target);
     if (args.weight) weight = static_cast<const T*>(args.weight)[index];
     coefficient = share * weight;
-    logit = load(logits()[index * row.stride]);
+    logit = load(logits()[index * stride()]);
     if (is_capped()) {
       slope = cap.slope(logit);
       logit = cap.value(logit);
     }
   }
 
+  FASTACT_FN int64_t stride() const { return row.template step<kind>(); }
   FASTACT_FN bool is_capped() const { return !plain && args.softcap > 0; }
   FASTACT_FN const S* logits() const { return row.in<S>(args.logits); }
   FASTACT_FN T z(T x) const { return is_capped() ? cap.value(x) : x; }
@@ -94,7 +109,7 @@ struct CrossEntropy {
   __device__ T forward() const {
     T max = T(0), rest = T(0), mean = T(0), dot = T(0), mass = T(0);
     const int n = used ? row.classes : 0;
-    const Operands<S, 1, kept> operands{team, plan, row, n, {logits()}};
+    const Operands<S, 1, kind> operands{team, plan, row, n, {logits()}};
     if (!args.normalized) {
       const auto sum = exponentials<depth>(operands, [&](T x) { return z(x); });
       max = sum.max;
@@ -105,15 +120,15 @@ struct CrossEntropy {
       using Sum = Sums<T, 3>;  // of exp(z - max) (z - max); of a (z - max); of a
       const auto sums = team.template sum<Sum>(n, [&](Sum& mine, Part part) {
         const S* x = operands.again(0, part);
-        const S* inputs[] = {x, args.probabilities ? probabilities() + part.begin * row.stride : x};
-        visit<1>(team, part.size, row.stride, inputs, [&](int j, auto& a) {
+        const S* inputs[] = {x, args.probabilities ? probabilities() + part.begin * stride() : x};
+        visit<1>(team, part.size, stride(), inputs, [&](int j, int step, auto& a) {
           Sum sum;
 #pragma unroll
           for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
             const T d = z(a[0][k]) - max;
             if (args.entropy) sum.at[0] += exp_negative(d) * at_least(d, SoftmaxConstants<T>::limit);
             if (is_spread(args)) {
-              const T c = coefficient_of(part.begin + j + k, a[1][k]);
+              const T c = coefficient_of(part.begin + j + k * step, a[1][k]);
               sum.at[1] += c == T(0) ? T(0) : c * d;
               sum.at[2] += c;
             }
@@ -176,135 +191,156 @@ struct CrossEntropy {
   }
 
   __device__ void backward() const {
+    // The target's logit has been read, before another thread may write over it.
+    if constexpr (!Team<kind>::strided) team.sync();
     if (!row.exists) return;
     S* grad = row.out<S>(args.grad_logits);
     if (!used || args.normalized) {
-      team.sync();  // the target's logit has been read, which may be written over
-      fill_zero(team, grad, row.classes, row.stride);
-      if (!used) return;
-      team.sync();
-      if (team.leads()) grad[index * row.stride] = store<S>(-gradient_of_loss() * coefficient);
+      fill_zero(team, grad, row.classes, stride());
+      if (used) put_at_target(grad, -gradient_of_loss() * coefficient);
       return;
     }
     const Gradient g(*this);
-    team.sync();
     if constexpr (plain) {
-      map(team, row.classes, row.stride, {logits()}, {grad},
+      map(team, row.classes, stride(), {logits()}, {grad},
           [&](int, const T(&a)[1], T(&b)[1]) { b[0] = gradient(g, a[0], T(0)); });
     } else {
       const S* inputs[] = {logits(), probabilities()};
-      map(team, row.classes, row.stride, inputs, {grad}, [&](int j, const T(&a)[2], T(&b)[1]) {
+      map(team, row.classes, stride(), inputs, {grad}, [&](int j, const T(&a)[2], T(&b)[1]) {
         const T by_z = gradient(g, z(a[0]), is_spread(args) ? coefficient_of(j, a[1]) : T(0));
         b[0] = is_capped() ? by_z * cap.slope(a[0]) : by_z;
       });
     }
-    if (!args.target) return;
-    team.sync();
-    if (team.leads()) grad[index * row.stride] = store<S>(at_target(g) * slope);
+    if (args.target) put_at_target(grad, at_target(g) * slope);
+  }
+
+  // Over what the row's threads have written.
+  __device__ void put_at_target(S* grad, T value) const {
+    if constexpr (Team<kind>::strided) {  // one thread wrote it, and there is no barrier for one row
+      if (team.rank == (index & (team.lanes - 1))) grad[index * stride()] = store<S>(value);
+    } else {
+      team.sync();
+      if (team.leads()) grad[index] = store<S>(value);
+    }
   }
 
   // Returns the gradient by the loss's gradient, to be added up.
   __device__ T double_backward() const {
-    T by_loss = T(0), by_lse = T(0), by_entropy = T(0);
-    if (used) {
-      const Gradient g(*this);
-      const S* inputs[] = {logits(), row.in<S>(args.v), probabilities()};
-      const T lse = g.max + log1p(g.rest);
-      // y = v dz/dx, counted from its value at the target: the loss depends on differences only.
-      const T origin = args.target ? load(inputs[1][index * row.stride]) * slope : T(0);
-      const auto y = [&](T x, T v) { return (is_capped() ? v * cap.slope(x) : v) - origin; };
-      using Sum = Sums<T, 3>;  // of p y; of p y (z - max - mean); of a y
-      const auto sums = team.template sum<Sum>(row.classes, [&](Sum& mine, Part) {
-        visit<1>(team, row.classes, row.stride, inputs, [&](int j, auto& a) {
-          Sum part;
+    const int n = used ? row.classes : 0;
+    const Gradient g(*this);
+    const S* inputs[] = {logits(), row.in<S>(args.v), probabilities()};
+    const T lse = g.max + log1p(g.rest);
+    // y = v dz/dx, counted from its value at the target: the loss depends on differences only.
+    const T origin = used && args.target ? load(inputs[1][index * stride()]) * slope : T(0);
+    const auto y = [&](T x, T v) { return (is_capped() ? v * cap.slope(x) : v) - origin; };
+    using Sum = Sums<T, 3>;  // of p y; of p y (z - max - mean); of a y
+    const auto sums = team.template sum<Sum>(n, [&](Sum& mine, Part part) {
+      const S* from[3];
 #pragma unroll
-          for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
-            const T d = z(a[0][k]) - g.max, yj = y(a[0][k], a[1][k]);
-            const T p = exp_negative(d) * g.inverse;
-            part.at[0] += p == T(0) ? T(0) : p * yj;
-            part.at[1] += p == T(0) ? T(0) : p * (d - g.mean) * yj;
-            if (is_spread(args)) part.at[2] += coefficient_of(j + k, a[2][k]) * yj;
-          }
-          mine = mine + part;
-        });
+      for (int i = 0; i < 3; ++i) from[i] = inputs[i] + part.begin * stride();
+      visit<1>(team, part.size, stride(), from, [&](int j, int step, auto& a) {
+        Sum sum;
+#pragma unroll
+        for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
+          const T d = z(a[0][k]) - g.max, yj = y(a[0][k], a[1][k]);
+          const T p = exp_negative(d) * g.inverse;
+          sum.at[0] += p == T(0) ? T(0) : p * yj;
+          sum.at[1] += p == T(0) ? T(0) : p * (d - g.mean) * yj;
+          if (is_spread(args)) sum.at[2] += coefficient_of(part.begin + j + k * step, a[2][k]) * yj;
+        }
+        mine = mine + sum;
       });
-      const T mean = sums.at[0], covariance = sums.at[1];
-      by_lse = mean + origin;
-      by_loss = coefficient * mean + g.mass * mean - sums.at[2] + T(2) * z_loss * lse * by_lse;
-      by_entropy = -covariance;
-      if (args.grad_logits) {
-        map(team, row.classes, row.stride, inputs, {row.out<S>(args.grad_logits)},
-            [&](int j, const T(&a)[3], T(&b)[1]) {
-              const T zj = z(a[0]);
-              b[0] = gradient_tangent(zj - g.max, g.inverse, y(a[0], a[1]), mean, by_lse, covariance,
-                                      g.of.u, g.of.kappa, g.h, g.mean, z_loss);
-              if (!is_capped()) return;
-              const T c = is_spread(args) ? coefficient_of(j, a[2]) : T(0);
-              const T by_z = j == index ? at_target(g) : gradient(g, zj, c);
-              b[0] = b[0] * cap.slope(a[0]) + a[1] * cap.curvature(a[0]) * by_z;
-            });
-      }
-    } else if (row.exists && args.grad_logits) {
-      fill_zero(team, row.out<S>(args.grad_logits), row.classes, row.stride);
+    });
+    if (!used) {
+      if (row.exists && args.grad_logits)
+        fill_zero(team, row.out<S>(args.grad_logits), row.classes, stride());
+      put_second(T(0), T(0), T(0));
+      return T(0);
     }
-    if (team.leads() && row.exists) {
-      put(args.grad_grad_loss, by_loss);
-      put(args.grad_grad_lse, by_lse);
-      put(args.grad_grad_entropy, by_entropy);
+    const T mean = sums.at[0], covariance = sums.at[1], by_lse = mean + origin;
+    const T by_loss = coefficient * mean + g.mass * mean - sums.at[2] + T(2) * z_loss * lse * by_lse;
+    if (args.grad_logits) {
+      map(team, row.classes, stride(), inputs, {row.out<S>(args.grad_logits)},
+          [&](int j, const T(&a)[3], T(&b)[1]) {
+            const T zj = z(a[0]);
+            b[0] = gradient_tangent(zj - g.max, g.inverse, y(a[0], a[1]), mean, by_lse, covariance,
+                                    g.of.u, g.of.kappa, g.h, g.mean, z_loss);
+            if (!is_capped()) return;
+            const T c = is_spread(args) ? coefficient_of(j, a[2]) : T(0);
+            const T by_z = j == index ? at_target(g) : gradient(g, zj, c);
+            b[0] = b[0] * cap.slope(a[0]) + a[1] * cap.curvature(a[0]) * by_z;
+          });
     }
+    put_second(by_loss, by_lse, -covariance);
     return by_loss;
+  }
+  __device__ void put_second(T by_loss, T by_lse, T by_entropy) const {
+    if (!team.leads() || !row.exists) return;
+    put(args.grad_grad_loss, by_loss);
+    put(args.grad_grad_lse, by_lse);
+    put(args.grad_grad_entropy, by_entropy);
   }
 };
 
 // f(row) gives what is to be added up over rows, next to their weights.
-template <class S, bool plain, bool kept, class F>
-__device__ void add_up_rows(const CrossEntropyRows& args, const Plan& plan, const F& f) {
+template <class S, bool plain, RowKind kind, class F>
+__device__ void add_up_rows(const Given<Compute<S>>& args, const Plan& plan, const F& f) {
   Sums<double, 2> mine;
-  for_each_row<kept>(args.rows, plan, [&](Team<kept>& team, const RowPlace& place) {
-    const CrossEntropy<S, plain, kept> row(args, plan, team, place);
+  for_each_row<kind>(args.rows, plan, [&](Team<kind>& team, const RowPlace& place) {
+    const CrossEntropy<S, plain, kind> row(args, plan, team, place);
     const auto result = f(row);
     if (!team.leads()) return;
     mine.at[0] += double(result);
     mine.at[1] += row.used ? double(row.weight) : 0.0;
   });
-  const unsigned blocks = kept ? unsigned(plan.parts) : 1;
+  const unsigned blocks = kind == RowKind::kept ? unsigned(plan.parts) : 1;
   if (blockIdx.x % blocks == 0) block_sums(mine, args.sums + 2 * int64_t(blockIdx.x / blocks));
 }
 
-template <class S, bool plain, bool kept>
-__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain || kept ? 2 : 1)
-    forward(const CrossEntropyRows args, const Plan plan) {
-  add_up_rows<S, plain, kept>(args, plan, [](const auto& row) { return row.forward(); });
+template <class S, bool plain, RowKind kind>
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain || kind == RowKind::kept ? 2 : 1)
+    forward(const Given<Compute<S>> args, const Plan plan) {
+  add_up_rows<S, plain, kind>(args, plan, [](const auto& row) { return row.forward(); });
 }
 
-template <class S, bool plain>
+template <class S, bool plain, RowKind kind>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain ? 2 : 1)
-    backward(const CrossEntropyRows args, const Plan plan) {
-  for_each_row<false>(args.rows, plan, [&](Team<false>& team, const RowPlace& place) {
-    CrossEntropy<S, plain, false>(args, plan, team, place).backward();
+    backward(const Given<Compute<S>> args, const Plan plan) {
+  for_each_row<kind>(args.rows, plan, [&](Team<kind>& team, const RowPlace& place) {
+    CrossEntropy<S, plain, kind>(args, plan, team, place).backward();
   });
 }
 
-template <class S>
+template <class S, RowKind kind>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 1)
-    double_backward(const CrossEntropyRows args, const Plan plan) {
-  add_up_rows<S, false, false>(args, plan, [](const auto& row) { return row.double_backward(); });
+    double_backward(const Given<Compute<S>> args, const Plan plan) {
+  add_up_rows<S, false, kind>(args, plan, [](const auto& row) { return row.double_backward(); });
 }
+
+using Arguments = Given<Compute<Storage>>;
+constexpr int itemsize = sizeof(Storage);
 
 constexpr CrossEntropyKernels kernels = {
     [](const CrossEntropyRows& rows, cudaStream_t stream) {
-      constexpr auto plain = &forward<Storage, true, false>;  // reads the logits once
-      constexpr auto general = &forward<Storage, false, false>, keeps = &forward<Storage, false, true>;
-      if (is_plain(rows)) return launch_rows(plain, Plan(rows.rows, sizeof(Storage)), stream, rows);
-      return launch_rows(general, keeps, Plan(rows.rows, sizeof(Storage), 1), 1, stream, rows);
+      // Without options the logits are read once.
+      constexpr RowKernels<Arguments> plain = {forward<Storage, true, RowKind::contiguous>,
+                                               forward<Storage, true, RowKind::strided>};
+      constexpr RowKernels<Arguments> general = {forward<Storage, false, RowKind::contiguous>,
+                                                 forward<Storage, false, RowKind::strided>,
+                                                 forward<Storage, false, RowKind::kept>};
+      return launch_rows(is_plain(rows) ? plain : general, itemsize, 1, stream, Arguments(rows));
     },
     [](const CrossEntropyRows& rows, cudaStream_t stream) {
-      constexpr auto plain = &backward<Storage, true>, general = &backward<Storage, false>;
-      const Plan plan(rows.rows, sizeof(Storage));
-      return launch_rows(is_plain(rows) ? plain : general, plan, stream, rows);
+      constexpr RowKernels<Arguments> plain = {backward<Storage, true, RowKind::contiguous>,
+                                               backward<Storage, true, RowKind::strided>};
+      constexpr RowKernels<Arguments> general = {backward<Storage, false, RowKind::contiguous>,
+                                                 backward<Storage, false, RowKind::strided>};
+      return launch_rows(is_plain(rows) ? plain : general, itemsize, 0, stream, Arguments(rows));
     },
     [](const CrossEntropyRows& rows, cudaStream_t stream) {
-      return launch_rows(double_backward<Storage>, Plan(rows.rows, sizeof(Storage)), stream, rows);
+      constexpr RowKernels<Arguments> kernels = {double_backward<Storage, RowKind::contiguous>,
+                                                 double_backward<Storage, RowKind::strided>};
+      return launch_rows(kernels, itemsize, 0, stream, Arguments(rows));
     }};
 
 constexpr int finish_threads = 512;

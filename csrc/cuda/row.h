@@ -10,6 +10,8 @@
 namespace fastact {
 namespace {
 
+using cuda::RowKind;
+
 // Row r of tensors that are laid out alike.
 struct RowPlace {
   int64_t index;  // among all rows
@@ -22,6 +24,11 @@ struct RowPlace {
     const int64_t outer = rows.outer == 1 ? 0 : r / rows.inner;
     offset = outer * rows.outer_stride + (r - outer * rows.inner) * rows.row_stride;
   }
+  // The stride, which the compiler knows of contiguous rows.
+  template <RowKind kind>
+  FASTACT_FN int64_t step() const {
+    return kind == RowKind::strided ? stride : 1;
+  }
   template <class S>
   FASTACT_FN const S* in(const void* tensor) const {
     return static_cast<const S*>(tensor) + offset;
@@ -32,17 +39,18 @@ struct RowPlace {
   }
 };
 
-// Calls f(team, row) for each row of this block or cluster; rows that do not exist have no classes.
-template <bool kept, class F>
+// Calls f(team, row) for each row of this block or cluster, and as often for each of its threads; rows
+// that do not exist have no classes.
+template <RowKind kind, class F>
 __device__ void for_each_row(const cpu::Rows& rows, const cuda::Plan& plan, const F& f) {
-  Team<kept> team(plan.lanes, plan.parts, plan.part_size);
-  const unsigned blocks = kept ? unsigned(plan.parts) : 1;
+  Team<kind> team(plan);
+  const unsigned blocks = team.kept ? unsigned(plan.parts) : 1;
   for (int64_t r = int64_t(blockIdx.x / blocks) * plan.rows_per_block; r < rows.count();
        r += plan.blocks * plan.rows_per_block) {
     RowPlace row(rows, r + team.row());
-    if (!row.exists) row.offset = row.classes = 0;
+    if (!row.exists) row.index = row.offset = row.classes = 0;
     f(team, row);
-    if constexpr (kept) __syncthreads();  // what has been kept of this row is no longer needed
+    if constexpr (team.kept) __syncthreads();  // what has been kept of this row is no longer needed
   }
 }
 
@@ -71,26 +79,27 @@ struct Keep {
 
 // Calls f(count, j) for what comes in no chunk: elements j, j + step, ... of n. Where that is all of
 // the row, several at a time, so that as many loads are under way.
-template <int inputs, class F>
-__device__ __forceinline__ void one_by_one(int j, int n, int step, bool is_all, const F& f) {
-  constexpr std::integral_constant<int, inputs == 1 ? 4 : 2> several;
-  if (is_all)
+template <int inputs, bool is_all, class F>
+__device__ __forceinline__ void one_by_one(int j, int n, int step, const F& f) {
+  if constexpr (is_all) {
+    constexpr std::integral_constant<int, inputs <= 2 ? 4 : 2> several;
 #pragma unroll 1
     for (; j + (several - 1) * step < n; j += several * step) f(several, j);
+  }
 #pragma unroll 1
   for (; j < n; j += step) f(std::integral_constant<int, 1>(), j);
 }
 
-// Calls f(j, a) for runs of elements from j on, `depth` chunks at a time, a[i][k] being element j + k
-// of x[i]; to add something up. Which elements come to which thread, and in which order, does not
-// depend on addresses.
+// Calls f(j, step, a) for a few elements at a time, `depth` chunks of them, a[i][k] being element
+// j + k step of x[i]; to add something up. Which elements come to which thread, and in which order,
+// does not depend on addresses.
 template <int depth, class Team, class S, int inputs, class F, class Kept = Forget>
 __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&x)[inputs], const F& f,
                       const Kept& keep = {}) {
   using T = Compute<S>;
   constexpr int width = per_chunk<S>;
   int chunks = 0;
-  if (stride == 1) {
+  if constexpr (!Team::strided) {
     chunks = n / width;
     bool aligned = true;
 #pragma unroll
@@ -105,7 +114,7 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
       for (int i = 0; i < inputs; ++i)
 #pragma unroll
         for (int k = 0; k < width; ++k) a[i][k] = load(raw[i].at[k]);
-      f(at * width, a);
+      f(at * width, 1, a);
     };
     int c = team.rank;
     if constexpr (depth > 1)
@@ -141,26 +150,24 @@ __device__ void visit(const Team& team, int n, int64_t stride, const S* const (&
       process(c, raw);
     }
   }
-  one_by_one<inputs>(chunks * width + team.rank, n, team.lanes, stride != 1,
-                     [&](auto count, int begin) {
-                       S raw[inputs][count];
+  one_by_one<inputs, Team::strided>(chunks * width + team.rank, n, team.lanes,
+                                    [&](auto count, int begin) {
+                                      T a[inputs][count];
+                                      S raw[inputs][count];
 #pragma unroll
-                       for (int u = 0; u < count; ++u)
+                                      for (int u = 0; u < count; ++u)
 #pragma unroll
-                         for (int i = 0; i < inputs; ++i)
-                           raw[i][u] = x[i][(begin + u * team.lanes) * stride];
+                                        for (int i = 0; i < inputs; ++i)
+                                          raw[i][u] = x[i][(begin + u * team.lanes) * stride];
 #pragma unroll
-                       for (int u = 0; u < count; ++u) {
-                         const int j = begin + u * team.lanes;
-                         T a[inputs][1];
+                                      for (int u = 0; u < count; ++u)
 #pragma unroll
-                         for (int i = 0; i < inputs; ++i) {
-                           a[i][0] = load(raw[i][u]);
-                           keep.element(i, j, raw[i][u]);
-                         }
-                         f(j, a);
-                       }
-                     });
+                                        for (int i = 0; i < inputs; ++i) {
+                                          a[i][u] = load(raw[i][u]);
+                                          keep.element(i, begin + u * team.lanes, raw[i][u]);
+                                        }
+                                      f(begin, team.lanes, a);
+                                    });
 }
 
 // Writes the elements of y: f(j, a, b) computes b[i], element j of y[i], from a[i], element j of x[i].
@@ -171,7 +178,7 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
   using T = Compute<S>;
   constexpr int width = per_chunk<S>, depth = inputs == 1 ? 2 : 1;
   int head = n, chunks = 0;
-  if (stride == 1) {
+  if constexpr (!Team::strided) {
     head = (width - elements_past_boundary(y[0])) % width;
     head = head < n ? head : n;
     chunks = (n - head) / width;
@@ -207,7 +214,7 @@ __device__ void map(const Team& team, int n, int64_t stride, const S* const (&x)
     }
   }
   const int middle = chunks * width;
-  one_by_one<inputs>(team.rank, n - middle, team.lanes, stride != 1, [&](auto count, int begin) {
+  one_by_one<inputs, Team::strided>(team.rank, n - middle, team.lanes, [&](auto count, int begin) {
     S raw[inputs][count];
     int j[count];
 #pragma unroll
@@ -233,7 +240,7 @@ template <class Team, class S>
 __device__ void fill_zero(const Team& team, S* y, int n, int64_t stride) {
   constexpr int width = per_chunk<S>;
   int head = n, chunks = 0;
-  if (stride == 1) {
+  if constexpr (!Team::strided) {
     head = (width - elements_past_boundary(y)) % width;
     head = head < n ? head : n;
     chunks = (n - head) / width;
@@ -298,31 +305,32 @@ struct Exponentials {
   }
 };
 
-// A row of some tensors that is gone over more than once: added up, and then again, or mapped. `kept`:
-// each block keeps its part in shared memory.
-template <class S, int inputs, bool kept>
+// A row of some tensors that is gone over more than once: added up, and then again, or mapped. Of rows
+// that are kept each block keeps its part in shared memory.
+template <class S, int inputs, RowKind kind>
 struct Operands {
-  Team<kept>& team;
+  Team<kind>& team;
   const cuda::Plan& plan;
   const RowPlace& row;
   int n;
   const S* x[inputs];
+  static constexpr bool kept = kind == RowKind::kept;
 
-  // The sum of what f(mine, j, a) adds to `mine`, as visit has it.
+  // The sum of what f(mine, j, step, a) adds to `mine`, as visit has it.
   template <int depth, class V, class F>
   __device__ V sum(const F& f) const {
     return team.template sum<V>(n, [&](V& mine, Part part) {
       const S* from[inputs];
 #pragma unroll
-      for (int i = 0; i < inputs; ++i) from[i] = x[i] + part.begin * row.stride;
-      const auto g = [&](int j, auto& a) { f(mine, part.begin + j, a); };
+      for (int i = 0; i < inputs; ++i) from[i] = x[i] + part.begin * stride();
+      const auto g = [&](int j, int step, auto& a) { f(mine, part.begin + j, step, a); };
       if constexpr (kept) {
         Keep<S, inputs> keep;
 #pragma unroll
         for (int i = 0; i < inputs; ++i) keep.to[i] = memory(i);
         visit<depth>(team, part.size, 1, from, g, keep);
       } else {
-        visit<depth>(team, part.size, row.stride, from, g);
+        visit<depth>(team, part.size, stride(), from, g);
       }
     });
   }
@@ -332,7 +340,7 @@ struct Operands {
     if constexpr (kept)
       return memory(i);
     else
-      return x[i] + part.begin * row.stride;
+      return x[i] + part.begin * stride();
   }
 
   // As fastact::map, after a sum.
@@ -345,20 +353,21 @@ struct Operands {
     for (int i = 0; i < inputs; ++i) from[i] = again(i, part);
 #pragma unroll
     for (int i = 0; i < outputs; ++i) to[i] = y[i] + part.begin;
-    fastact::map(team, part.size, kept ? 1 : row.stride, from, to, f);
+    fastact::map(team, part.size, kept ? 1 : stride(), from, to, f);
   }
 
  private:
+  __device__ int64_t stride() const { return row.template step<kind>(); }
   __device__ S* memory(int i) const {
     return reinterpret_cast<S*>(shared_memory() + cuda::Plan::sum_bytes + i * plan.kept);
   }
 };
 
 // Of the row of logits, each of them z(x).
-template <int depth, class S, bool kept, class Z>
-__device__ auto exponentials(const Operands<S, 1, kept>& logits, const Z& z) {
+template <int depth, class S, RowKind kind, class Z>
+__device__ auto exponentials(const Operands<S, 1, kind>& logits, const Z& z) {
   using Sum = Exponentials<Compute<S>, sizeof(S) == 2>;
-  Sum total = logits.template sum<depth, Sum>([&](Sum& mine, int, auto& a) {
+  Sum total = logits.template sum<depth, Sum>([&](Sum& mine, int, int, auto& a) {
     for (auto& value : a[0]) value = z(value);
     mine.add(a[0]);
   });

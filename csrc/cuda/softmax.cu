@@ -10,13 +10,13 @@ using cpu::SoftmaxRows;
 using cuda::Plan;
 using cuda::SoftmaxKernels;
 
-template <template <class> class Formula, class S, bool kept>
+template <template <class> class Formula, class S, RowKind kind>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     softmax_forward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;
-  for_each_row<kept>(args.rows, plan, [&](Team<kept>& team, const RowPlace& row) {
-    const Operands<S, 1, kept> logits{team, plan, row, row.classes, {row.in<S>(args.inputs[0])}};
+  for_each_row<kind>(args.rows, plan, [&](Team<kind>& team, const RowPlace& row) {
+    const Operands<S, 1, kind> logits{team, plan, row, row.classes, {row.in<S>(args.inputs[0])}};
     const auto sum = exponentials<in_flight<S>>(logits, [](T value) { return value; });
     const T scale = F::scale(sum.max, sum.rest);
     logits.map({row.out<S>(args.outputs[0])}, [&](int, const T(&a)[1], T(&b)[1]) {
@@ -25,16 +25,16 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
   });
 }
 
-template <template <class> class Formula, class S, bool kept>
+template <template <class> class Formula, class S, RowKind kind>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     softmax_backward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;
-  for_each_row<kept>(args.rows, plan, [&](Team<kept>& team, const RowPlace& row) {
-    const Operands<S, 2, kept> operands{
+  for_each_row<kind>(args.rows, plan, [&](Team<kind>& team, const RowPlace& row) {
+    const Operands<S, 2, kind> operands{
         team, plan, row, row.classes, {row.in<S>(args.inputs[0]), row.in<S>(args.inputs[1])}};
     using Sum = Sums<T, 1>;
-    const auto sums = operands.template sum<in_flight<S> / 2, Sum>([&](Sum& mine, int, auto& a) {
+    const auto sums = operands.template sum<in_flight<S> / 2, Sum>([&](Sum& mine, int, int, auto& a) {
       T part = T(0);
 #pragma unroll
       for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) part += F::pulled(a[0][k], a[1][k]);
@@ -46,20 +46,20 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
   });
 }
 
-template <template <class> class Formula, class S>
-__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
+template <template <class> class Formula, class S, RowKind kind>
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 1)
     softmax_double_backward(const SoftmaxRows args, const Plan plan) {
   using T = Compute<S>;
   using F = Formula<T>;
-  for_each_row<false>(args.rows, plan, [&](Team<false>& team, const RowPlace& row) {
-    const Operands<S, 3, false> operands{
+  for_each_row<kind>(args.rows, plan, [&](Team<kind>& team, const RowPlace& row) {
+    const Operands<S, 3, kind> operands{
         team,
         plan,
         row,
         row.classes,
         {row.in<S>(args.inputs[0]), row.in<S>(args.inputs[1]), row.in<S>(args.inputs[2])}};
     using Sum = Sums<T, 2>;
-    const auto totals = operands.template sum<1, Sum>([&](Sum& mine, int, auto& a) {
+    const auto totals = operands.template sum<1, Sum>([&](Sum& mine, int, int, auto& a) {
       Sum part;
 #pragma unroll
       for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
@@ -80,15 +80,22 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
 template <template <class> class F, class S>
 constexpr SoftmaxKernels kernels = {
     [](const SoftmaxRows& rows, cudaStream_t stream) {
-      constexpr auto kernel = &softmax_forward<F, S, false>, keeps = &softmax_forward<F, S, true>;
-      return launch_rows(kernel, keeps, Plan(rows.rows, sizeof(S), 1), 1, stream, rows);
+      constexpr RowKernels<SoftmaxRows> forward = {softmax_forward<F, S, RowKind::contiguous>,
+                                                   softmax_forward<F, S, RowKind::strided>,
+                                                   softmax_forward<F, S, RowKind::kept>};
+      return launch_rows(forward, sizeof(S), 1, stream, rows);
     },
     [](const SoftmaxRows& rows, cudaStream_t stream) {
-      constexpr auto kernel = &softmax_backward<F, S, false>, keeps = &softmax_backward<F, S, true>;
-      return launch_rows(kernel, keeps, Plan(rows.rows, sizeof(S), 2), 2, stream, rows);
+      constexpr RowKernels<SoftmaxRows> backward = {softmax_backward<F, S, RowKind::contiguous>,
+                                                    softmax_backward<F, S, RowKind::strided>,
+                                                    softmax_backward<F, S, RowKind::kept>};
+      return launch_rows(backward, sizeof(S), 2, stream, rows);
     },
     [](const SoftmaxRows& rows, cudaStream_t stream) {
-      return launch_rows(softmax_double_backward<F, S>, Plan(rows.rows, sizeof(S)), stream, rows);
+      constexpr RowKernels<SoftmaxRows> double_backward = {
+          softmax_double_backward<F, S, RowKind::contiguous>,
+          softmax_double_backward<F, S, RowKind::strided>};
+      return launch_rows(double_backward, sizeof(S), 0, stream, rows);
     }};
 
 }  // namespace

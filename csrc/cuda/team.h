@@ -1,4 +1,5 @@
-// The threads that share a row: a part of a warp, a block, or the blocks of a cluster.
+// The threads that share a row: a part of a warp, a block, or the blocks of a cluster; or a column of a
+// block whose threads have other rows beside them.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,29 +24,40 @@ struct Part {
   int begin, size;
 };
 
-// `kept`: the blocks of a cluster have a part of the row each, and keep it in shared memory; else one
-// block has them all.
-template <bool kept>
+// Of rows that are kept, the blocks of a cluster have a part each; else one block has all parts.
+template <cuda::RowKind kind>
 class Team {
  public:
+  static constexpr bool kept = kind == cuda::RowKind::kept, strided = kind == cuda::RowKind::strided;
   int lanes, rank;
 
-  // Of so many threads, a power of two, and the blocks that have the other parts.
-  __device__ explicit Team(int size, int parts = 1, int part_size = 0)
-      : lanes(size), rank(int(threadIdx.x) & (size - 1)), parts_(parts), part_size_(part_size) {
-    if (size < 32) members_ = ((1u << size) - 1) << (threadIdx.x % 32 & ~unsigned(size - 1));
+  __device__ explicit Team(const cuda::Plan& plan)
+      : lanes(plan.lanes), across_(plan.across), parts_(plan.parts), part_size_(plan.part_size) {
+    if constexpr (strided) {
+      rank = int(threadIdx.x) / across_;
+      row_ = int(threadIdx.x) - rank * across_;
+      return;
+    }
+    rank = int(threadIdx.x) & (lanes - 1);
+    row_ = int(threadIdx.x) / lanes;
+    if (lanes < 32) members_ = ((1u << lanes) - 1) << (threadIdx.x % 32 & ~unsigned(lanes - 1));
     if constexpr (kept) {
-      if (parts > 1) {
+      if (parts_ > 1) {
         block_ = rank_in_cluster();
         cluster_sync();  // all have begun, and have shared memory
       }
     }
   }
+  // A whole block of so many threads.
+  __device__ explicit Team(int threads) : lanes(threads), rank(int(threadIdx.x)) {}
+
   // Which of the rows that a block takes at a time.
-  FASTACT_FN int row() const { return int(threadIdx.x) / lanes; }
+  FASTACT_FN int row() const { return row_; }
   FASTACT_FN bool leads() const { return rank == 0 && block_ == 0; }
-  // What one of the block has written, all of it see from here on.
+  // What one of the team has written, all of it see from here on. Teams that lie side by side have no
+  // barrier of their own.
   __device__ void sync() const {
+    static_assert(!strided);
     if (lanes > 32)
       __syncthreads();
     else
@@ -60,6 +72,7 @@ class Team {
   // bit.
   template <class V, class F>
   __device__ V sum(int n, const F& f) {
+    if constexpr (strided) return sum_of_column<V>(n, f);
     const int count = kept ? 1 : parts_;
 #pragma unroll 1
     for (int p = block_;; ++p) {
@@ -80,20 +93,23 @@ class Team {
     return {begin, rest < 0 ? 0 : rest < part_size_ ? rest : part_size_};
   }
 
+  // Of `width` threads, or of every so many of them.
   template <class V>
-  __device__ V sum_of_warp(V value, int width) const {
-    for (int distance = width / 2; distance > 0; distance /= 2)
+  __device__ V sum_of_warp(V value, int width, int every = 1) const {
+    for (int distance = width / 2; distance >= every; distance /= 2)
       value = value + value.shuffled(members_, distance);
     return value;
   }
 
-  // One for each warp of each part. Two sums take turns: whoever hands in for the next but one has been
-  // at the barrier of the next, so that all have read this one.
+  // Two sums take turns: whoever hands in for the next but one has been at the barrier of the next, so
+  // that all have read this one.
   template <class V>
   __device__ V* handed_in() const {
-    return reinterpret_cast<V*>(shared_memory() + (turn_ ? cuda::Plan::sum_bytes / 2 : 0));
+    constexpr int bytes = strided ? cuda::Plan::tile_bytes : cuda::Plan::sum_bytes;
+    return reinterpret_cast<V*>(shared_memory() + (turn_ ? bytes / 2 : 0));
   }
 
+  // One for each warp of each part.
   template <class V>
   __device__ void hand_in(int p, const V& value) const {
     V* mine = handed_in<V>() + p * (lanes / 32) + rank / 32;
@@ -118,6 +134,30 @@ class Team {
     return sum_of_warp(total, 32);
   }
 
+  // Each thread adds up its classes run by run; those of a warp that share a row, what they have;
+  // then warps. Every thread of the block has to come, whether or not its row has classes.
+  template <class V, class F>
+  __device__ V sum_of_column(int n, const F& f) {
+    V mine;
+    f(mine, part(0, n));
+#pragma unroll 1
+    for (int p = 1; p < parts_; ++p) {
+      V of_run;
+      f(of_run, part(p, n));
+      mine = mine + of_run;
+    }
+    if (lanes == 1) return mine;
+    mine = sum_of_warp(mine, 32, across_);
+    const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
+    V* slots = handed_in<V>();
+    if (lane < across_) slots[warp * across_ + lane] = mine;
+    __syncthreads();
+    V total;
+    for (int i = lane; i < int(blockDim.x) / 32 * across_; i += 32) total = total + slots[i];
+    turn_ = !turn_;
+    return sum_of_warp(total, 32, across_);
+  }
+
   __device__ void sync_parts() const {
     if constexpr (kept) {
       if (parts_ > 1) {
@@ -129,7 +169,7 @@ class Team {
   }
 
   unsigned members_ = whole_warp;  // those of this warp
-  int parts_, part_size_, block_ = 0;
+  int across_ = 1, row_ = 0, parts_ = 1, part_size_ = 0, block_ = 0;
   bool turn_ = false;
 };
 

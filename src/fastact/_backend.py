@@ -40,7 +40,13 @@ def _with_gpu(compiled: BackendInfo) -> BackendInfo:
     if not compiled.available:
         return compiled
     cuda = _library.cuda()
-    on_gpu = cuda.error or f"{cuda.detail}; only when forced, as they are not measured yet"
+    refusals = []
+    if cuda.error is None and torch.cuda.is_initialized():  # asking would start CUDA
+        devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+        refusals = [f"{d}: {refusal}" for d in devices if (refusal := cuda.refusal(d))]
+    on_gpu = cuda.error or "; ".join(
+        [f"{cuda.detail}; only when forced, as they are not measured yet", *refusals]
+    )
     return BackendInfo(compiled.name, True, f"{compiled.detail}; GPU: {on_gpu}")
 
 
@@ -75,7 +81,7 @@ class Choice:
     functions: dict[str, _autograd.Functions]  # by op; empty: torch's own ops answer
     cutoffs: bool  # whether small tensors go to torch
     source: str = "torch"  # whose kernels those are
-    on_cuda: bool = False  # whether they take CUDA tensors, if there are kernels for them
+    cuda: _library.CudaLibrary | None = None  # whose kernels take CUDA tensors; None: torch's
 
 
 def _resolve(name: str) -> Choice:
@@ -99,10 +105,10 @@ def _resolve(name: str) -> Choice:
         from . import _numba_losses
 
         _numba_losses.register()
-    # "auto" leaves GPUs to torch until our kernels are measured there.
-    return Choice(
-        name, _autograd.functions(namespace), name == "auto", source, on_cuda=name == "compiled"
-    )
+    # "auto" leaves GPUs to torch until our kernels are measured there. The library is loaded here,
+    # not at the first CUDA tensor, which may be one that a compiler traces.
+    cuda = _library.cuda() if name == "compiled" else None
+    return Choice(name, _autograd.functions(namespace), name == "auto", source, cuda)
 
 
 class _State:

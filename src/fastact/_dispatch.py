@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.nn.parameter import Parameter
 
-from . import _library, _originals
+from . import _originals
 from ._autograd import Functions, transforms_active
 from ._backend import STATE
 from ._dtensor import is_arriving, is_dtensor
@@ -21,6 +21,9 @@ from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 EAGER = frozenset({Tensor, Parameter})
 PLAIN = EAGER | {FakeTensor}
 _DTYPES = frozenset(DTYPES)
+_HALF = frozenset({torch.bfloat16, torch.float16})
+# What torch's autocast computes in float32 on a GPU. The losses see to it by themselves.
+_WIDENED_ON_CUDA = frozenset({"softplus", "softmax", "log_softmax"})
 TOO_SMALL = "torch is measured to be faster at this size"
 NO_KERNELS = "no backend with kernels is in use"
 
@@ -38,9 +41,9 @@ def _off_cpu(x: Tensor) -> str:
     choice = STATE.choice
     if not x.is_cuda or choice.source != "compiled":
         return f"there are no kernels for {x.device.type}"
-    if not choice.on_cuda:
+    if choice.cuda is None:
         return "GPUs are left to torch until our kernels are measured there"
-    return _library.cuda().error or ""
+    return choice.cuda.refusal(x.device)
 
 
 def refusal(x: Tensor) -> str:
@@ -92,6 +95,18 @@ def compiles_to_torch() -> bool:
     return STATE.choice.cutoffs and torch.compiler.is_compiling()
 
 
+def autocast(op: str, x: Tensor) -> Tensor:
+    """The tensor as torch's autocast would hand it to its own op: it does not know ours."""
+    if (
+        x.is_cuda
+        and op in _WIDENED_ON_CUDA
+        and x.dtype in _HALF
+        and torch.is_autocast_enabled("cuda")
+    ):
+        return x.float()
+    return x
+
+
 def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
     """The parameters as the op takes them, from whatever torch takes for a number."""
     taken = []
@@ -140,6 +155,8 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
         return row.reference(x, *parameters)
     if parameters:
         parameters = _numbers(row, parameters)
+    if not x.is_cpu:
+        x = autocast(row.name, x)
     y: Tensor = apply(STATE.choice.functions[row.name], records, x, *parameters)
     return y
 

@@ -111,6 +111,8 @@ class CudaLibrary:
     def __init__(self) -> None:
         self.error: str | None = None
         self.detail = ""
+        self._architectures: list[int] = []
+        self._refusals: dict[int, str] = {}  # by the number of the device
         path = find("libfastact_cuda")
         if path is None:
             self.error = "fastact was installed without CUDA kernels"
@@ -130,13 +132,35 @@ class CudaLibrary:
         library.fastact_cuda_problem.restype = ctypes.c_char_p
         library.fastact_cuda_architectures.restype = ctypes.c_char_p
         version = library.fastact_cuda_version()
-        self.detail = (
-            f"CUDA {version // 1000}.{version % 1000 // 10} for sm_"
-            + library.fastact_cuda_architectures().decode().replace(" ", ", ")
+        self._architectures = [int(a) for a in library.fastact_cuda_architectures().split()]
+        self.detail = f"CUDA {version // 1000}.{version % 1000 // 10} for sm_" + ", ".join(
+            map(str, self._architectures)
         )
         problem = library.fastact_cuda_problem()
         if problem is not None:
             self.error = f"the CUDA kernels cannot run: {problem.decode()}"
+
+    def refusal(self, device: torch.device) -> str:
+        """Why no kernel runs on a device whose CUDA context exists; empty where one does."""
+        if self.error is not None:
+            return self.error
+        # What a compiler traces has to be Python that it knows: nothing is loaded or kept here.
+        refusal = self._refusals.get(device.index)
+        if refusal is None:
+            found = torch.cuda.get_device_properties(device.index)
+            refusal = self._refusal_of(10 * found.major + found.minor)
+            if not torch.compiler.is_compiling():
+                self._refusals[device.index] = refusal
+        return refusal
+
+    def _refusal_of(self, capability: int) -> str:
+        """Machine code runs where the minor number is as high, or higher; PTX on what is newer."""
+        for built in self._architectures:
+            if capability // 10 == built // 10 and capability >= built:
+                return ""
+        if capability >= self._architectures[-1]:
+            return ""
+        return f"the CUDA kernels are built for other GPUs than sm_{capability}: {self.detail}"
 
 
 @cache

@@ -12,7 +12,7 @@ from . import _originals as F
 from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
 from ._backend import STATE
 from ._compositions import REDUCTIONS, class_dim
-from ._dispatch import PLAIN, apply, compiles_to_torch, is_served, refusal, why_torch
+from ._dispatch import PLAIN, apply, autocast, compiles_to_torch, is_served, refusal, why_torch
 from ._dtensor import SOFTMAX, is_dtensor
 from ._family import as_tuple
 from ._library import NAMESPACES
@@ -147,6 +147,8 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
     if not answers(op, records, x, x.shape[dim] if x.dim() else 1):
         y: Tensor = getattr(F, op)(x, dim)
         return y
+    if dtype is None:
+        x = autocast(op, x)
     result: Tensor = apply(STATE.choice.functions[op], records, x, dim % rank)
     return result
 
