@@ -198,6 +198,25 @@ def test_another_way_to_keep_the_loss_is_left_alone(monkeypatch):
     assert not kept
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_a_slice_of_a_sequence(dtype):
+    """Of which the model's own loss makes a dense copy; ours may not ask for a view."""
+    logits = torch.randn(2, 12, 97).to(dtype)[:, 4:]
+    labels = torch.randint(97, (2, 8))
+    want = loss_utils.ForCausalLMLoss(logits.contiguous(), labels, 97)
+    torch.testing.assert_close(causal_lm_loss(logits, labels, 97), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_on_the_meta_device(dtype):
+    logits = torch.randn(2, 8, 97, dtype=dtype, device="meta")
+    labels = torch.randint(97, (2, 8), device="meta")
+    with fastact.backend("auto"):
+        loss = causal_lm_loss(logits, labels, 97)
+    want = loss_utils.ForCausalLMLoss(logits, labels, 97)
+    assert (loss.shape, loss.dtype, loss.device) == (want.shape, want.dtype, want.device)
+
+
 def test_restored():
     net = LLAMA.build()
     fastact.replace(net)

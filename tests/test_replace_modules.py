@@ -16,6 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from zoo import Config, fused, timm
 
 import fastact
+from fastact._replace._swap import Swapped
 
 create_act = timm.layers.create_act
 
@@ -259,6 +260,54 @@ def test_twice_is_once():
     assert fastact.restore(model) == 1
     assert fastact.restore(model) == 0
     assert [type(m) for m in model] == classes
+
+
+def test_a_second_report_has_nothing_to_say():
+    """Though ours are subclasses that keep their functions in attributes."""
+    act = activations.GELUActivation()
+    assert fastact.replace(act).replaced
+    again = fastact.replace(act)
+    assert (again.replaced, again.left) == ([], [])
+
+
+def test_pickles_look_at_the_class_that_they_meet(monkeypatch):
+    mlp = LlamaMLP(Config())
+    x = torch.randn(2, Config.hidden_size)
+    fastact.replace(mlp)
+    data = pickle.dumps(mlp)
+    assert isinstance(pickle.loads(data), Swapped)
+
+    def forward(self, x):
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x)) * 2
+
+    monkeypatch.setattr(LlamaMLP, "forward", forward)
+    with pytest.warns(UserWarning, match="LlamaMLP: .* another forward here"):
+        found = pickle.loads(data)
+    assert type(found) is LlamaMLP
+    torch.testing.assert_close(found(x), 2 * mlp(x))
+
+
+def test_arguments_keep_their_names():
+    act, mlp = timm.layers.activations.Swish(), LlamaMLP(Config())
+    x = torch.randn(4, Config.hidden_size)
+    want = act(x=x), mlp(x=x)
+    for module in (act, mlp):
+        fastact.replace(module)
+    torch.testing.assert_close((act(x=x), mlp(x=x)), want)
+    with pytest.raises(TypeError):
+        act(input=x)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_mlp_is_exported_with_a_dynamic_shape(strict):
+    mlp = LlamaMLP(Config())
+    x = torch.randn(4, Config.hidden_size)
+    fastact.replace(mlp)
+    shapes = ({0: torch.export.Dim("rows")},)
+    with fastact.backend("auto"):
+        program = torch.export.export(mlp, (x,), dynamic_shapes=shapes, strict=strict)
+    more = torch.randn(9, Config.hidden_size)
+    torch.testing.assert_close(program.module()(more), mlp(more))
 
 
 def test_a_class_that_was_changed_since_is_left():

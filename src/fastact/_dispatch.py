@@ -15,7 +15,7 @@ from ._autograd import Functions, transforms_active
 from ._backend import STATE
 from ._dtensor import is_arriving, is_dtensor
 from ._pointwise import gate_and_up
-from ._private import FakeTensor, below_autograd
+from ._private import FakeTensor, below_autograd, is_jit_tracing
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
 EAGER = frozenset({Tensor, Parameter})
@@ -59,11 +59,18 @@ def refusal(x: Tensor) -> str:
     return ""
 
 
+def stands_for_tensor(x: object) -> bool:
+    """Whether x is no tensor, but torch's functions take it for one: torch.fx's Proxy, for one."""
+    return not isinstance(x, Tensor) and hasattr(x, "__torch_function__")
+
+
 def is_served(op: str, argument: str, x: object) -> bool:
     """Whether a kernel of ours answers; raises where neither it nor torch can."""
     choice = STATE.choice
     if choice.source != "torch" and isinstance(x, Tensor) and not refusal(x):
         return True
+    if stands_for_tensor(x):
+        return False
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}(): argument '{argument}' must be Tensor, not {type(x).__name__}")
     if choice.name in ("compiled", "numba"):
@@ -90,9 +97,10 @@ def why_torch(op: str, x: Tensor, n: int, cutoffs: tuple[int, int], records: boo
 def compiles_to_torch() -> bool:
     """Whether torch's own pointwise ops are traced: a compiler fuses them with their neighbours.
 
-    Asked before any size is looked at, on which a compiled graph would depend from then on.
+    So they are for torch.jit.trace, which cannot save an autograd Function. Asked before any size
+    is looked at, on which a compiled graph would depend from then on.
     """
-    return STATE.choice.cutoffs and torch.compiler.is_compiling()
+    return STATE.choice.cutoffs and (torch.compiler.is_compiling() or is_jit_tracing())
 
 
 def autocast(op: str, x: Tensor) -> Tensor:
@@ -204,6 +212,8 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     ):
         return row.builtin(gate) * up
     served = is_served(op, "gate", gate) & is_served(op, "up", up)
+    if not served and (stands_for_tensor(gate) or stands_for_tensor(up)):
+        return row.reference(gate) * up
     if gate.shape != up.shape:
         raise RuntimeError(
             f"{op}(): expected gate and up to have the same shape; got gate "
@@ -229,6 +239,14 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     return y
 
 
+def _halves_multiplied(op: str, row: Activation, x: Tensor, dim: int, gate_first: bool) -> Tensor:
+    """A gated activation of the halves of a tensor, by torch."""
+    if op == "glu":
+        return _originals.glu(x, dim)
+    gate, up = gate_and_up(x, dim, gate_first)
+    return row.reference(gate) * up
+
+
 def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Tensor:
     """A gated activation of the halves of one tensor along a dimension."""
     row, cutoffs = ACTIVATIONS[gate_name], GATES[gate_name]
@@ -247,6 +265,8 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
         gate, up = x.chunk(2, -1)
         return row.builtin(gate) * up
     served = is_served(op, "input", x)
+    if not served and stands_for_tensor(x):
+        return _halves_multiplied(op, row, x, dim, gate_first)
     if not isinstance(dim, (int, torch.SymInt)):
         raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
     if x.dim() == 0:
@@ -264,10 +284,7 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
         )
     records = x.requires_grad and torch.is_grad_enabled()
     if not served or compiles_to_torch() or is_small(x.numel() // 2, cutoffs.of(x.dtype), records):
-        if op == "glu":
-            return _originals.glu(x, dim)
-        gate, up = gate_and_up(x, dim, gate_first)
-        return row.reference(gate) * up
+        return _halves_multiplied(op, row, x, dim, gate_first)
     y: Tensor = apply(STATE.choice.functions[f"{gate_name}_glu"], records, x, dim, gate_first)
     return y
 

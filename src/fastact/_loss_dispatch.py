@@ -12,7 +12,16 @@ from . import _originals as F
 from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
 from ._backend import STATE
 from ._compositions import REDUCTIONS, class_dim
-from ._dispatch import PLAIN, apply, autocast, compiles_to_torch, is_served, refusal, why_torch
+from ._dispatch import (
+    PLAIN,
+    apply,
+    autocast,
+    compiles_to_torch,
+    is_served,
+    refusal,
+    stands_for_tensor,
+    why_torch,
+)
 from ._dtensor import SOFTMAX, is_dtensor
 from ._family import as_tuple
 from ._library import NAMESPACES
@@ -54,6 +63,7 @@ def _beats_what_compiles(op: str, x: Tensor) -> bool:
     return (
         op == "cross_entropy"
         and not _private.is_exporting()
+        and not _private.is_jit_tracing()
         and x.dim() > 0
         and _private.decide(x.shape[class_dim(x)] >= COMPILED_CLASSES)
         and _private.decide(x.numel() >= COMPILED_ELEMENTS)
@@ -132,6 +142,9 @@ def _records(x: Tensor) -> bool:
 
 def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
     """Softmax or log_softmax of x, first converted to dtype."""
+    if stands_for_tensor(x):
+        of_torch: Tensor = getattr(F, op)(x, dim, dtype=dtype)
+        return of_torch
     check_tensors(op, input=x)
     if not isinstance(dim, (int, torch.SymInt)):
         raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
@@ -161,6 +174,10 @@ def nll_loss(
     x: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: int
 ) -> Tensor:
     op = "nll_loss"
+    if stands_for_tensor(x) or stands_for_tensor(target):
+        return F.nll_loss(
+            x, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction]
+        )
     check_tensors(op, input=x, target=target)
     check_target(op, x, target)
     check_weight(op, x, weight)
@@ -202,6 +219,14 @@ def cross_entropy(
     return_entropy: bool,
 ) -> Tensor | tuple[Tensor, ...]:
     op = "cross_entropy"
+    extras = inplace_backward or z_loss or softcap is not None or normalizer is not None
+    if not (extras or return_lse or return_entropy) and (
+        stands_for_tensor(x) or stands_for_tensor(target)
+    ):
+        return F.cross_entropy(
+            x, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction],
+            label_smoothing=label_smoothing,
+        )  # fmt: skip
     probabilities = check_cross_entropy(
         op, x, target, weight, ignore_index, reduction, label_smoothing, z_loss, softcap, normalizer
     )
@@ -277,6 +302,10 @@ def bce_with_logits(
     x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: int
 ) -> Tensor:
     op, kernel = "binary_cross_entropy_with_logits", "bce_with_logits"
+    if stands_for_tensor(x) or stands_for_tensor(target):
+        return F.binary_cross_entropy_with_logits(
+            x, target, weight, pos_weight=pos_weight, reduction=REDUCTIONS[reduction]
+        )
     check_tensors(op, input=x, target=target)
     if target.shape != x.shape:
         raise ValueError(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from .. import functional as F
-from .._dispatch import compiles_to_torch
+from .._dispatch import compiles_to_torch, stands_for_tensor
 from .._private import has_global_hooks
 from ._source import says
 from ._swap import KINDS, Kind, gate_of
@@ -51,7 +51,7 @@ def _is_hooked(module: Module) -> bool:
 
 def _multiplied(act: Module, gate: Tensor, up: Tensor) -> Tensor:
     """``act(gate) * up``; as written where a compiler fuses it, whose guards all else would be."""
-    op = None if compiles_to_torch() else gate_of(act)
+    op = None if compiles_to_torch() or stands_for_tensor(gate) else gate_of(act)
     if op is None or gate.shape != up.shape or gate.dtype != up.dtype or _is_hooked(act):
         y: Tensor = act(gate) * up
         return y
@@ -60,7 +60,7 @@ def _multiplied(act: Module, gate: Tensor, up: Tensor) -> Tensor:
 
 def _halved(act: Module, x: Tensor) -> Tensor:
     """``act(gate) * up`` of the two halves of the last dimension."""
-    op = None if compiles_to_torch() else gate_of(act)
+    op = None if compiles_to_torch() or stands_for_tensor(x) else gate_of(act)
     if op is None or x.shape[-1] % 2 or _is_hooked(act):
         gate, up = x.chunk(2, dim=-1)
         y: Tensor = act(gate) * up
