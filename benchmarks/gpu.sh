@@ -134,11 +134,11 @@ run() {
 }
 
 if run build 175 build; then
-  run runtime 60 runtime_tests
-  run tests 90 cuda_tests
+  run runtime 50 runtime_tests
+  run tests 85 cuda_tests
   if command -v compute-sanitizer >/dev/null; then
-    run memcheck 55 sanitize memcheck
-    run racecheck 55 sanitize racecheck
+    run memcheck 45 sanitize memcheck
+    run racecheck 45 sanitize racecheck
   fi
   # Before what may be cut short, the figures: at least two minutes are kept for them.
   run benchmarks 245 benchmarks
