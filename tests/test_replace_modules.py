@@ -57,6 +57,7 @@ def test_subclasses_and_others_are_left():
     assert {(r.name, r.was, r.why) for r in report.left} == {
         ("loud", "Loud", "derives from torch.nn.GELU"),
         ("mlp", "Quiet", "a subclass of an MLP that fastact knows"),
+        ("own", "OtherLines", "gated, but not in a way that fastact knows"),
     }
     assert [r.name for r in report.replaced] == ["mlp.act_fn", "own.act_fn"]
     torch.testing.assert_close([m(x) for m in model.values()], want)
@@ -67,6 +68,22 @@ def test_the_same_lines_are_the_same():
     assert len(fastact.replace(mlp).replaced) == 2
     assert fused(mlp, torch.randn(3, 8))
     torch.testing.assert_close(mlp(tokens=torch.ones(8)), mlp(torch.ones(8)))
+
+
+def test_gated_mlps_of_other_forms_are_named():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate_up_proj = nn.Parameter(torch.zeros(2, 8, 12))
+
+    t5 = transformers.T5Config(
+        d_model=8, d_ff=12, feed_forward_proj="gated-gelu", num_layers=1, num_heads=2
+    )
+    gated = transformers.models.t5.modeling_t5.T5DenseGatedActDense(t5)
+    report = fastact.replace(nn.ModuleDict({"t5": gated, "experts": Experts()}))
+    why = "gated, but not in a way that fastact knows"
+    assert {(r.name, r.why) for r in report.left} == {("t5", why), ("experts", why)}
+    assert [r.name for r in report.replaced] == ["t5.act"]
 
 
 def test_a_forward_of_its_own_is_left():

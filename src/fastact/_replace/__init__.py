@@ -57,7 +57,8 @@ def _mlp(module: Module) -> str | Left | None:
     if form is None:
         known = _gated.form_once_known(module)
         if known is None:
-            return None
+            unknown = Left("", cls.__qualname__, "gated, but not in a way that fastact knows")
+            return unknown if _gated.looks_gated(module) else None
         if cls.__name__ in known.classes:
             return _unknown(cls, cls.__qualname__)
         return Left("", cls.__qualname__, "a subclass of an MLP that fastact knows")

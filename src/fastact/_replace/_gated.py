@@ -207,6 +207,18 @@ def form_of(module: Module) -> Form | None:
     return None
 
 
+# What the projections of gated MLPs are called in transformers and timm.
+_PROJECTIONS = (
+    {"gate_proj", "up_proj"}, {"gate_up_proj"}, {"wi_0", "wi_1"}, {"fc1_g", "fc1_x"},
+)  # fmt: skip
+
+
+def looks_gated(module: Module) -> bool:
+    """Whether the names of a module's children or parameters are those of a gated MLP's."""
+    names = {*module._modules, *module._parameters}
+    return any(projections <= names for projections in _PROJECTIONS)
+
+
 def form_once_known(module: Module) -> Form | None:
     """The form that the name of a module's class, or of one that it derives from, promises."""
     names = {name for name, _ in module.named_children()}
