@@ -94,7 +94,7 @@ runtime_tests() {
 
 cuda_tests() {
   # shellcheck disable=SC2046
-  pytest $(workers) --durations=5 tests/test_cuda.py
+  pytest $(workers) --durations=5 tests/test_cuda.py tests/test_cuda_strided.py
 }
 
 ordinary_tests() {
@@ -115,7 +115,8 @@ sanitize() {
   which+=" or test_strided_rows and (1000-2-float32 or 257-17-bfloat16)"
   which+=" or test_rows_kept and 2049-bfloat16 or test_binary_cross_entropy and bfloat16"
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 \
-    "$python" -m pytest -q -p no:cacheprovider -x tests/test_cuda.py -k "$which"
+    "$python" -m pytest -q -p no:cacheprovider -x tests/test_cuda.py tests/test_cuda_strided.py \
+    -k "$which"
 }
 
 benchmarks() {

@@ -14,8 +14,8 @@ cmake -S "$root/tests/emulation" -B "$build" -G Ninja -DFASTACT_SANITIZE=ON \
 cmake --build "$build"
 
 if [ $# -eq 0 ]; then
-  for name in cuda values edges inplace cross_entropy_values cross_entropy_edges cross_entropy_inplace \
-    losses_values losses_autograd; do
+  for name in cuda cuda_strided values edges inplace cross_entropy_values cross_entropy_edges \
+    cross_entropy_inplace losses_values losses_autograd; do
     set -- "$@" "$root/tests/test_$name.py"
   done
 fi
