@@ -43,8 +43,8 @@ PRELOAD = [
 class Cases:
     """The cases of one file, by name."""
 
-    def __init__(self, module: str) -> None:
-        self.module = module
+    def __init__(self, module: str, world: int = WORLD) -> None:
+        self.module, self.world = module, world
         self.by_name: dict[str, Callable[[], None]] = {}
 
     def add(self, **choices: Sequence[Any]) -> Callable[..., Any]:
@@ -69,9 +69,9 @@ class Cases:
             multiprocessing.set_forkserver_preload(PRELOAD)
             with contextlib.suppress(torch.multiprocessing.ProcessExitedException):
                 torch.multiprocessing.start_processes(
-                    _rank, (self.module, folder), WORLD, start_method="forkserver"
+                    _rank, (self.module, folder, self.world), self.world, start_method="forkserver"
                 )
-            for rank in range(WORLD):
+            for rank in range(self.world):
                 file = Path(folder, str(rank))
                 found = json.loads(file.read_text()) if file.exists() else {}
                 for name in self.by_name:
@@ -90,12 +90,12 @@ class Cases:
         return test_on_every_rank
 
 
-def _rank(rank: int, module: str, folder: str) -> None:
+def _rank(rank: int, module: str, folder: str, world: int) -> None:
     """One of the processes."""
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD,
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world,
         timeout=timedelta(seconds=30),
     )  # fmt: skip
     outcomes = {}

@@ -67,6 +67,9 @@ def test_help_names_every_command():
     for command in COMMANDS:
         assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE), command
     assert sorted(app.commands) == sorted(COMMANDS)
+    codes = {value for name, value in vars(exits).items() if name.isupper()}
+    text = result.stdout.partition("Exit codes: ")[2].partition("Options:")[0]
+    assert {int(code) for code in re.findall(r"\b\d+\b", text)} == codes
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -128,6 +131,10 @@ def test_another_missing_module_is_not_taken_for_an_extra():
         (["explain", "gelu", "--device", "abacus"], "abacus"),
         (["explain", "gelu", "--colour"], "No such option"),
         (["explain", "softmax", "--classes", "0"], "0 is not in the range x>=1"),
+        (
+            ["explain", "cross_entropy", "--numel", "10", "--classes", "1000"],
+            "cross_entropy needs at least one row, but --numel 10 is less than --classes 1000",
+        ),
         (["check", "gellu"], "there is no op 'gellu': did you mean gelu?"),
         (["check", "nope"], "there is no op 'nope': expected one of gelu,"),
         (["bench", "--out", "/proc/no/r.json"], "the folder /proc/no cannot be made: No such"),
@@ -322,10 +329,33 @@ def test_explain_takes_torchs_names_of_dtypes(auto):
         assert sentence == invoke("explain", "gelu", "--dtype", short).stdout
 
 
-def test_explain_a_device_that_is_not_there(auto):
-    result = invoke("explain", "gelu", "--device", "cuda")
-    assert result.exit_code == 0
+@pytest.mark.parametrize("forced", [False, True])
+def test_explain_a_device_that_is_not_there(auto, forced, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with fastact.backend("compiled" if forced else "auto"):
+        result = invoke("explain", "gelu", "--device", "cuda")
     assert "on cuda:0" in result.stdout
+    assert "But torch cannot use cuda:0 on this machine: its build is for " in result.stdout
+
+
+def test_explain_one_device_too_many(auto, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    end = "But torch cannot use cuda:2 on this machine: there are 2 of them.\n"
+    assert invoke("explain", "gelu", "--device", "cuda:2").stdout.endswith(end)
+    assert "cannot" not in invoke("explain", "gelu", "--device", "cuda:1").stdout
+
+
+def test_explain_small_numbers(auto):
+    sentence = invoke("explain", "silu", "--numel", "0").stdout
+    assert sentence.startswith("torch answers silu of 0 elements of ")
+    assert sentence.endswith(": there is nothing to compute.\n")
+    sentence = invoke("explain", "softmax", "--numel", "1").stdout
+    assert "softmax of 1 element of" in sentence
+    assert "in rows of 1 class," in sentence
+    sentence = invoke("explain", "softmax", "--numel", "10").stdout
+    assert "in rows of 10 classes," in sentence
+    assert "in rows of 1,000 classes," in invoke("explain", "softmax").stdout
 
 
 def test_explain_takes_no_memory(auto):
@@ -354,7 +384,10 @@ def test_explain_what_a_forced_backend_refuses():
     result = invoke("explain", "gelu", "--device", "meta")  # the tests force "compiled"
     assert result.exit_code == exits.FAILED
     assert result.stdout.startswith("Nobody answers gelu")
-    assert "the backend 'compiled' takes strided" in result.stdout
+    assert result.stdout.endswith(
+        "the backend 'compiled' is forced, and there are no kernels for meta.\n"
+    )
+    assert "Fake" not in result.stdout
 
 
 def test_explain_why_there_are_no_kernels(monkeypatch):
@@ -386,8 +419,28 @@ def test_check_takes_every_op_and_numba(monkeypatch):
     assert "the backend 'numba'" in result.stdout
     result = invoke("check", "--step", "50000017")
     assert result.exit_code == 0, result.stdout
-    for op in (*ACTIVATIONS, "cross_entropy", "bce_with_logits", "log_softmax", "softmax"):
-        assert f" {op} " in result.stdout, op
+    for op in explain.OPS:
+        assert f" {op.replace('binary_cross_entropy', 'bce')} " in result.stdout, op
+
+
+@pytest.mark.parametrize("op", check.GATED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_check_finds_a_wrong_gated_op(op, dtype, monkeypatch):
+    monkeypatch.setattr(check, "HALVES", {"fp16": torch.float16})
+    right = check.run_both
+
+    def wrong(function, x, grad=None):
+        y, dx = right(function, x, grad)
+        if function.__name__ == "call" and x.dtype == dtype:
+            dx = dx.clone()
+            dx[1] *= 1 + 32 * torch.finfo(dtype).eps  # the gradient by what is gated
+        return y, dx
+
+    assert invoke("check", "--step", "50000017", op).exit_code == 0
+    monkeypatch.setattr(check, "run_both", wrong)
+    result = invoke("check", "--step", "50000017", op)
+    assert result.exit_code == exits.FAILED
+    assert "1 of 4 bounds are exceeded" in result.stdout
 
 
 @pytest.mark.parametrize("where", ["value", "slope", "bf16"])
@@ -429,8 +482,9 @@ def test_bench(tmp_path):
     assert all(Path(picture).stat().st_size > 1000 for picture in pictures)
 
 
-def test_bench_quick_takes_what_has_a_bar(monkeypatch):
+def test_bench_quick_takes_what_has_a_bar(monkeypatch, tmp_path):
     called = []
+    monkeypatch.chdir(tmp_path)  # where the default of --out is made
     monkeypatch.setattr(scripts.subprocess, "call", lambda c, **_: called.append(c[2:]) or 0)
     for arguments, options in (
         ([], {"--quick", "--compile", "none"}),
@@ -440,6 +494,31 @@ def test_bench_quick_takes_what_has_a_bar(monkeypatch):
         assert invoke("bench", *arguments).exit_code == 0
         assert set(called[-1]) >= options
         assert ("--quick" in called[-1]) == ("--quick" in options)
+
+
+@pytest.fixture
+def no_benchmark(monkeypatch):
+    monkeypatch.setattr(scripts.subprocess, "call", lambda *_, **__: 0)
+
+
+def test_bench_says_that_the_machine_is_busy(no_benchmark, monkeypatch, tmp_path):
+    arguments = ("bench", "--out", str(tmp_path / "r.json"), "--threads", "2")
+    monkeypatch.setattr(scripts.os, "cpu_count", lambda: 4)
+    for load, warned in ((0.2, False), (2.1, False), (3.7, True)):
+        monkeypatch.setattr(scripts.os, "getloadavg", lambda load=load: (load, 0, 0))
+        result = invoke(*arguments)
+        assert result.exit_code == 0
+        assert (f"Warning: the load average is {load}" in result.stderr) == warned
+        assert result.stderr.count("\n") == warned
+    monkeypatch.delattr(scripts.os, "getloadavg")  # as on Windows
+    assert invoke(*arguments).stderr == ""
+
+
+def test_bench_that_lacks_a_package_makes_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setitem(scripts.NEEDS, "bench", ("no_such_package",))
+    out = tmp_path / "new" / "results.json"
+    one_sentence(invoke("bench", "--out", str(out)), exits.USAGE)
+    assert not out.parent.exists()
 
 
 def test_bench_into_a_folder_that_is_not_writable(monkeypatch, tmp_path):

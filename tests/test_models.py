@@ -150,16 +150,17 @@ def test_copies_and_pickles(model):
 
 @EVERY
 def test_state_dict_goes_both_ways(model, tmp_path):
-    net, other = model.build(), model.build()
-    fastact.replace(net)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.01)
-    torch.save(net.state_dict(), tmp_path / "state.pt")
-    other.load_state_dict(torch.load(tmp_path / "state.pt"))
-    torch.testing.assert_close(
-        model.loss(net.eval()), model.loss(other.eval()), rtol=1e-4, atol=1e-5
-    )
+    ours, theirs = model.build().eval(), model.build().eval()
+    fastact.replace(ours)
+    for source, sink in ((ours, theirs), (theirs, ours)):
+        before = model.loss(sink)
+        with torch.no_grad():
+            for p in source.parameters():
+                p.add_(0.01)
+        torch.save(source.state_dict(), tmp_path / "state.pt")
+        sink.load_state_dict(torch.load(tmp_path / "state.pt"))
+        torch.testing.assert_close(model.loss(source), model.loss(sink), rtol=1e-4, atol=1e-5)
+        assert not torch.equal(model.loss(sink), before)
 
 
 @LANGUAGE

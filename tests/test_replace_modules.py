@@ -254,6 +254,7 @@ def test_compiled_code_notices():
     assert torch.equal(compiled(x), want)
     assert len(ops) == 2
     assert ops[0] == 0
+    assert ops[1] > 0
 
 
 def test_a_dry_run_changes_nothing():

@@ -55,7 +55,8 @@ class Commands(click.Group):
 def app() -> None:
     """Compiled activation kernels for PyTorch.
 
-    Exit codes: 0 yes, 1 no (see the command), 2 the command could not run, 130 interrupted.
+    Exit codes: 0 yes, 1 no (see the command), 2 the command could not run, 3 the kernels compute
+    wrongly (doctor), 130 interrupted.
     """
 
 
@@ -81,7 +82,7 @@ def doctor() -> int:
     show_default=True,
     help="Elements of the (first) input.",
 )
-@click.option("--classes", type=Count(1), default=1000, show_default=True,
+@click.option("--classes", type=Count(1), show_default="1000, or all of fewer elements",
               help="Of each row, for softmax and losses.")  # fmt: skip
 @click.option("--grad", is_flag=True, help="The input requires a gradient.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")

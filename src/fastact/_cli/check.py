@@ -20,6 +20,8 @@ from . import accuracy, exits
 from .accuracy import errors, rounded
 from .arguments import no_such_op
 from .console import stdout, table
+from .explain import HALVES as PACKED
+from .explain import PAIRS
 
 Function = Callable[[Tensor], Tensor]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -109,6 +111,53 @@ def activation_lines(row: Activation, step: int) -> Iterator[Line]:
             yield Line(row.name, name, kind, "wrong", *wrong, accuracy.MISROUNDED)
 
 
+GATED = {**PAIRS, **PACKED}  # and the activation that gates
+
+
+def gated(op: str) -> Function:
+    """A gated op as a function of gates and ups, (2, n), so that it has one gradient."""
+    options = {"approximate": "tanh"} if op.endswith("_tanh") else {}
+    function = getattr(functional, op.removesuffix("_tanh"))
+
+    def call(x: Tensor) -> Tensor:
+        if op == "glu":  # whose gate comes second
+            x = x.flip(0)
+        result: Tensor = function(*(x if op in PAIRS else [x.flatten()]), **options)
+        return result
+
+    return call
+
+
+def gated_lines(op: str, step: int) -> Iterator[Line]:
+    """Every dtype of a gated op.
+
+    A product with up to 2 has up to twice the error of its factor, and in 16 bits all of it is
+    rounded once: half an ulp, and a little for what float32 does to it before.
+    """
+    row = ACTIVATIONS[GATED[op]]
+
+    def reference(x: Tensor) -> Tensor:
+        return row.reference(x[0], *row.defaults) * x[1]
+
+    generator = torch.Generator().manual_seed(1)
+    for name, dtype in {"fp32": torch.float32, **HALVES}.items():
+        gate = floats(step) if dtype == torch.float32 else every(dtype)
+        up = torch.rand(gate.shape, generator=generator) + 1
+        up = torch.where(torch.rand(gate.shape, generator=generator) < 0.5, -up, up).to(dtype)
+        value, slope = accuracy.derivatives(row, gate)
+        terms = accuracy.slope_terms(row, gate, value, slope)
+        product = (value * up).where((value * up).abs() <= torch.finfo(dtype).max, torch.nan)
+        exact = product, torch.stack((slope * up, value))
+        scales = None, torch.stack((terms * up, value))
+        x = torch.stack((gate, up))
+        mine, torchs = run_both(gated(op), x), run_both(reference, x)
+        single = 2 * accuracy.VALUE + 0.5, 2 * accuracy.SLOPE + 0.5
+        bounds = single if dtype == torch.float32 else (0.51, 0.51)
+        for i, kind in enumerate(("value", "slope")):
+            ours, theirs = (worst(got[i], exact[i], scales[i]) for got in (mine, torchs))
+            yield Line(op, name, kind, "ulp", ours, theirs, bounds[i])
+
+
 @dataclass(frozen=True)
 class Loss:
     """One of the losses over a set of logits, as a number for each row or element."""
@@ -133,7 +182,7 @@ def loss(name: str, x: Tensor) -> Loss:
             grad,
             terms,
         )
-    if name == "cross_entropy":
+    if name in ("cross_entropy", "nll_loss"):
         target = torch.randint(x.shape[1], x.shape[:1], generator=generator)
         grad, terms = torch.ones_like(x[:, 0]), torch.zeros_like(z)
     else:
@@ -148,7 +197,7 @@ def loss(name: str, x: Tensor) -> Loss:
     return Loss(partial(call, functional), partial(call, TF), grad, terms)
 
 
-LOSSES = ("cross_entropy", "binary_cross_entropy_with_logits", "log_softmax", "softmax")
+LOSSES = ("cross_entropy", "nll_loss", "binary_cross_entropy_with_logits", "log_softmax", "softmax")
 
 
 def loss_lines(name: str) -> Iterator[Line]:
@@ -170,9 +219,16 @@ def loss_lines(name: str) -> Iterator[Line]:
             yield Line(name, label, kind, "ulp", mine[i], theirs[i], max(1.5 * theirs[i], least))
 
 
+def lines_of(op: str, step: int) -> Iterator[Line]:
+    """Every dtype of an op."""
+    if op in ACTIVATIONS:
+        return activation_lines(ACTIVATIONS[op], step)
+    return gated_lines(op, step) if op in GATED else loss_lines(op)
+
+
 def run(ops: tuple[str, ...], step: int, name: str | None) -> int:
     """The command."""
-    known = (*ACTIVATIONS, *LOSSES)
+    known = (*ACTIVATIONS, *GATED, *LOSSES)
     for op in ops:
         if op not in known:
             raise no_such_op(op, known)
@@ -185,9 +241,7 @@ def run(ops: tuple[str, ...], step: int, name: str | None) -> int:
     with forced:
         for op in track(ops or known, "checking", console=stdout, transient=True):
             try:
-                lines += activation_lines(ACTIVATIONS[op], step) if op in ACTIVATIONS else (
-                    loss_lines(op)
-                )  # fmt: skip
+                lines += lines_of(op, step)
             except NotImplementedError as error:
                 missing.append(str(error))
         show(lines, STATE.choice.name)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from .. import functional
 from .._backend import STATE, backends
-from .._dispatch import NO_KERNELS, TOO_SMALL, why_torch
+from .._dispatch import NO_KERNELS, TOO_SMALL, refusal, why_torch
 from .._loss_dispatch import CUTOFFS, cutoffs, loss_why_torch
 from .._private import FakeTensorMode
 from .._registry import ACTIVATIONS, GATES
 from . import exits
 from .arguments import no_such_op
 from .console import stdout
+from .machine import lacks
 
 DTYPES = {
     "fp32": torch.float32,
@@ -81,6 +82,8 @@ def answer(op: str, x: Tensor, classes: int) -> Answer:
         why = loss_why_torch(LOSSES[op], records, x, classes)
     else:
         why = why_torch(op, x, x.numel(), known, records)
+    if why == TOO_SMALL and x.numel() == 0:
+        return Answer("torch", "there is nothing to compute")
     if why:
         return Answer("torch", because(why, known[records]))
     name = STATE.choice.source
@@ -106,24 +109,50 @@ def because(why: str, limit: int) -> str:
     return why
 
 
-def run(op: str, dtype: str, numel: int, classes: int, grad: bool, device: str) -> int:
+def counted(count: int, noun: str) -> str:
+    """A count and its noun."""
+    return f"{count:,} {noun if count == 1 else noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def columns(op: str, numel: int, classes: int | None) -> int:
+    """The classes of a row: those asked for, or 1000 where there are so many elements."""
+    if classes is None:
+        return min(1000, max(numel, 1))
+    if 0 < numel < classes and in_rows(op):
+        raise click.UsageError(
+            f"{op} needs at least one row, but --numel {numel} is less than --classes {classes}",
+            click.get_current_context(silent=True),
+        )
+    return classes
+
+
+def in_rows(op: str) -> bool:
+    """Whether an op takes rows of classes."""
+    return op in LOSSES and op != "binary_cross_entropy_with_logits"
+
+
+def run(op: str, dtype: str, numel: int, classes: int | None, grad: bool, device: str) -> int:
     """The command."""
     if op not in OPS:
         raise no_such_op(op, OPS)
+    classes = columns(op, numel, classes)
     try:
         x = example(DTYPES[dtype], numel, grad, device)
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
         raise click.BadParameter(first, param_hint="--device") from None
-    what = f"{op} of {numel:,} elements of {x.dtype} on {x.device}"
-    if op in LOSSES and op != "binary_cross_entropy_with_logits":
-        classes = min(classes, max(numel, 1))  # one row at least
-        what += f" in rows of {classes:,} classes"
+    what = f"{op} of {counted(numel, 'element')} of {x.dtype} on {x.device}"
+    what += f" in rows of {counted(classes, 'class')}" if in_rows(op) else ""
     what += ", with a gradient" if grad else ", without a gradient"
+    missing = lacks(x.device)
+    note = f" But torch cannot use {x.device} on this machine: {missing}." if missing else ""
     try:
         found = answer(op, x, classes)
-    except NotImplementedError as error:
-        stdout.print(f"Nobody answers {what}: {error}.", markup=False, soft_wrap=True)
+    except NotImplementedError:
+        # Not its message, which is about the tensor that stands for the user's.
+        why = f"the backend {STATE.choice.name!r} is forced, and {refusal(x)}"
+        stdout.print(f"Nobody answers {what}: {why}.{note}", markup=False, soft_wrap=True)
         return exits.FAILED
-    stdout.print(f"{found.backend} answers {what}: {found.why}.", markup=False, soft_wrap=True)
+    sentence = f"{found.backend} answers {what}: {found.why}.{note}"
+    stdout.print(sentence, markup=False, soft_wrap=True)
     return exits.OK

@@ -36,6 +36,18 @@ def gpus() -> str:
     return ", ".join(names)
 
 
+def lacks(device: torch.device) -> str:
+    """Why torch cannot use a device here; empty where it can."""
+    if device.type in ("cpu", "meta"):
+        return ""
+    module = getattr(torch, device.type, None)
+    if module is None or not getattr(module, "is_available", bool)():
+        built = torch.version.cuda or torch.version.hip
+        return f"its build is for {built or 'the CPU only'}, and it finds no such device"
+    count = module.device_count()
+    return f"there are {count} of them" if (device.index or 0) >= count else ""
+
+
 def driver() -> str:
     """The version of NVIDIA's driver; empty where there is none."""
     command = shutil.which("nvidia-smi")

@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).parent.parent
 # What to look for, by the name to import.
 NEEDS = {"bench": ("matplotlib",), "demo": ("matplotlib", "sklearn")}
 
+IDLE = 0.5  # the load of a machine that does nothing in particular
 MEASURED = (*OPS, "cross_entropy_inplace")  # by benchmarks/cases.py
 
 
@@ -30,14 +31,45 @@ def folder(name: str) -> Path:
     return installed if installed.is_dir() else PACKAGE.parent.parent / name
 
 
-def run(command: str, script: Path, arguments: Sequence[str]) -> int:
-    """Runs a script and returns its exit code."""
+def find_needed(command: str) -> None:
+    """Raises where a package that a script imports is not installed."""
     missing = [name for name in NEEDS[command] if importlib.util.find_spec(name) is None]
     if missing:
         raise click.UsageError(
             f"fastact {command} needs {' and '.join(missing)}, not installed; run: "
             f"pip install 'fastact[{command}]'"
         )
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder of what is written, or says why it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.BadParameter(
+            f"the folder {path} cannot be made: {error.strerror}", param_hint="--out"
+        ) from None
+    if not os.access(path, os.W_OK):
+        raise click.BadParameter(f"the folder {path} is not writable", param_hint="--out")
+
+
+def load_warning(threads: int) -> str:
+    """What to say where others need the cores that are to measure; else empty."""
+    cores = os.cpu_count() or 1
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows
+        return ""
+    if load <= max(cores - threads, 0) + IDLE:
+        return ""
+    return (
+        f"Warning: the load average is {load:.1f}, and {threads} threads of {cores} are to "
+        "measure: the figures will be noisy; stop what else runs, or take fewer --threads."
+    )
+
+
+def run(command: str, script: Path, arguments: Sequence[str]) -> int:
+    """Runs a script and returns its exit code."""
     try:
         environment = {**os.environ, "FASTACT_PROG": f"fastact {command}"}
         return subprocess.call([sys.executable, str(script), *arguments], env=environment)
@@ -50,14 +82,10 @@ def bench(full: bool, ops: Sequence[str], dtypes: Sequence[str], threads: int, o
     for op in ops:
         if op not in MEASURED:
             raise no_such_op(op, MEASURED)
-    try:  # before anything is measured
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.BadParameter(
-            f"the folder {out.parent} cannot be made: {error.strerror}", param_hint="--out"
-        ) from None
-    if not os.access(out.parent, os.W_OK):
-        raise click.BadParameter(f"the folder {out.parent} is not writable", param_hint="--out")
+    find_needed("bench")
+    make_folder(out.parent)  # before anything is measured
+    if busy := load_warning(threads):
+        click.echo(busy, err=True)
     scripts = folder("benchmarks")
     arguments = ["--threads", str(threads), "--out", str(out)]
     if not full:
@@ -71,5 +99,6 @@ def bench(full: bool, ops: Sequence[str], dtypes: Sequence[str], threads: int, o
 
 def demo(quick: bool, out: Path) -> int:
     """Trains small networks."""
+    find_needed("demo")
     arguments = ["--out", str(out), *(["--quick"] if quick else [])]
     return run("demo", folder("examples") / "demo.py", arguments)
