@@ -106,23 +106,23 @@ sanitize: $(BIN)/.extra-test  ## Runs the tests with the CPU library under ASan 
 emulate: $(BIN)/.extra-test  ## Runs the CUDA kernels' sources on the CPU, under ASan and UBSan
 	tools/emulate.sh $(BIN)/python
 
-bench: $(BIN)/.extra-benchmark  ## Compares with torch on this machine; ARGS=--quick takes two minutes
+bench: $(BIN)/.extra-bench  ## Compares with torch on this machine; ARGS=--quick takes two minutes
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
-bench-overhead: $(BIN)/.extra-benchmark  ## Times one call on one element
+bench-overhead: $(BIN)/.extra-bench  ## Times one call on one element
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
 
 bench-models: $(BIN)/.extra-test  ## Times real models before and after replace()
 	$(BIN)/python benchmarks/models.py $(ARGS)
 
-bench-compare: $(BIN)/.extra-benchmark  ## Compares the working tree with BASE=<revision>
+bench-compare: $(BIN)/.extra-bench  ## Compares the working tree with BASE=<revision>
 	@test -n "$(BASE)" || { echo "make bench-compare BASE=<revision>" >&2; exit 2; }
 	$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
 
-bench-monitor: $(BIN)/.extra-benchmark  ## Times a training step with fastact.monitor
+bench-monitor: $(BIN)/.extra-bench  ## Times a training step with fastact.monitor
 	$(BIN)/python benchmarks/monitor.py
 
-cutoffs: $(BIN)/.extra-benchmark  ## Measures from which size on the kernels beat torch
+cutoffs: $(BIN)/.extra-bench  ## Measures from which size on the kernels beat torch
 	$(BIN)/python benchmarks/cutoffs.py $(ARGS)
 
 docs: $(BIN)/.extra-docs  ## Builds the documentation site into build/docs

@@ -96,7 +96,7 @@ def _rank(rank: int, module: str, folder: str, world: int) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world,
-        timeout=timedelta(seconds=30),
+        timeout=timedelta(seconds=90),
     )  # fmt: skip
     outcomes = {}
     for name, case in importlib.import_module(module).cases.by_name.items():

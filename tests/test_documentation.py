@@ -15,6 +15,7 @@ from support import ACTIVATIONS, GATES, ROOT, UNARY
 from timing import Budget
 
 from fastact import functional, nn
+from fastact._cli import scripts
 
 DOCS = ROOT / "docs"
 
@@ -132,3 +133,17 @@ def test_performance_carries_files_of_both_kinds(tmp_path):
     assert text.index("## GPU") < text.index("### Some GPU")
     for picture in re.findall(r"_generated/(\S+\.png)", text):
         assert (tmp_path / picture).exists()
+
+
+def test_extras_that_are_named_exist_and_others_are_named():
+    extras = (ROOT / "pyproject.toml").read_text()
+    extras = extras.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    known = set(re.findall(r"^(\w+) = \[", extras, re.MULTILINE))
+    sources = [ROOT / "README.md", *ROOT.glob("src/**/*.py"), *DOCS.glob("*.md")]
+    named = {
+        "test", *re.findall(r"\.extra-(\w+)", (ROOT / "Makefile").read_text()),
+        *re.findall(r"\bfastact\[(\w+)\]", extras),
+        *(n for path in sources for n in re.findall(r"'fastact\[(\w+)\]'", path.read_text())),
+        *scripts.NEEDS,
+    }  # fmt: skip
+    assert named == known

@@ -48,6 +48,22 @@ def test_every_script_is_an_example_or_a_part_of_one():
     assert scripts - {"demo", "cli"} == set(PICTURES)
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+
+
+def test_sharded_vocabulary():
+    """One process and two, by python and by torchrun, see the same losses."""
+    printed = []
+    for ways in ((), (*TORCHRUN, "1"), (*TORCHRUN, "2")):
+        done = run(*ways, EXAMPLES / "vocabulary.py")
+        assert done.returncode == 0, done.stderr
+        printed += re.findall(r"(\d) processes: (loss (\S+) -> (\S+))\n", done.stdout)
+    assert [processes for processes, *_ in printed] == ["1", "1", "2"]
+    assert len({losses for _, losses, *_ in printed}) == 1
+    first, last = map(float, printed[0][2:])
+    assert last < first / 10
+
+
 def test_help_and_mistakes(tmp_path):
     assert "--quick" in run(EXAMPLES / "dead_units.py", "--help").stdout
     done = run(EXAMPLES / "circles.py", "--out", __file__)

@@ -10,9 +10,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import Cases
+from torch.ao.quantization import fuse_modules
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.jit.frontend import NotSupportedError
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -37,6 +39,19 @@ def replaced(net):
     # Of each of the two layers the MLP and its activation, and the loss.
     assert len(fastact.replace(net).replaced) == 5
     return net
+
+
+class Ours(TorchDispatchMode):
+    """Which of our ops run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace.startswith("fastact"):
+            self.names.add(func._schema.name.partition("::")[2])
+        return func(*args, **(kwargs or {}))
 
 
 def tokens(rows, seed):
@@ -78,20 +93,45 @@ def test_export(backend, tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------
+# What docs/models.md says does not work, and what to do
+
+
+def by_exact_type(net):
+    assert type(net[2]) is torch.nn.ReLU
+
+
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [
+        (torch.jit.script, (NotSupportedError, RuntimeError)),
+        (lambda net: fuse_modules(net, [["0", "1", "2"]]), AssertionError),
+        (by_exact_type, AssertionError),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_works_after_restore_only(use, error):
+    conv = torch.nn.Conv2d(3, 4, 1)
+    net = torch.nn.Sequential(conv, torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
+    fastact.replace(net)
+    with pytest.raises(error):
+        use(net)
+    assert isinstance(net[2], torch.nn.ReLU)
+    fastact.restore(net)
+    use(net)
+
+
+def test_patched_leaves_functions_in_place_to_torch():
+    names = ("relu_", "elu_", "celu_", "selu_", "leaky_relu_")
+    theirs = [getattr(torch.nn.functional, name) for name in names]
+    with fastact.patched():
+        assert [getattr(torch.nn.functional, name) for name in names] == theirs
+        with Ours() as seen:
+            torch.nn.functional.relu(torch.randn(8), inplace=True)
+    assert seen.names == {"relu_"}
+
+
+# --------------------------------------------------------------------------------------------------
 # Data parallel
-
-
-class Ours(TorchDispatchMode):
-    """Which of our ops run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace.startswith("fastact"):
-            self.names.add(func._schema.name.partition("::")[2])
-        return func(*args, **(kwargs or {}))
 
 
 def train(net, part):
@@ -140,6 +180,22 @@ def as_one_process_with_torch(way):
     for name, p in want.items():
         torch.testing.assert_close(parameters[name], p, rtol=1e-4, atol=1e-5)
     assert seen.names >= {"silu_mul", "silu_mul_backward", "cross_entropy"}, seen.names
+
+
+@cases.add()
+def restore_leaves_what_fsdp2_has_changed():
+    net = replaced(llama())
+    mesh = init_device_mesh("cpu", (WORLD,))
+    fully_shard(net.model.layers[0].mlp, mesh=mesh)
+    with pytest.warns(UserWarning, match=r"model\.layers\.0\.mlp.*FSDPLlamaMLP; it is left"):
+        assert fastact.restore(net) == 4
+    # After it, the class is another one.
+    net = llama()
+    fully_shard(net.model.layers[0].mlp, mesh=mesh)
+    report = fastact.replace(net)
+    assert [(left.name, left.was) for left in report.left] == [
+        ("model.layers.0.mlp", "FSDPLlamaMLP")
+    ]
 
 
 test_on_every_rank = cases.test()

@@ -1,9 +1,9 @@
 """Losses of logits that are sharded by class, and DTensors.
 
 A language model trained in tensor parallel ends in logits of which each rank holds a part of the
-vocabulary. :func:`cross_entropy` needs no more of them than that part::
+vocabulary. :func:`cross_entropy` needs no more of them than that part. In outline, of what
+``examples/vocabulary.py`` has in full::
 
-    # torchrun --nproc-per-node 4 train.py
     import fastact.distributed
     torch.distributed.init_process_group()
     logits = hidden @ head_shard.t()            # (N, the classes of this rank)
@@ -111,8 +111,8 @@ def cross_entropy(
         NotImplementedError: the classes of a DTensor are sharded over several dimensions of a mesh.
         TypeError: an argument is not a tensor.
 
-    One rank is in the example; of two, ``torchrun --nproc-per-node 2 example.py`` would start a
-    script in which each rank passes half of the logits and gets the same loss.
+    One rank is in the example below; ``torchrun --standalone --nproc-per-node 2
+    examples/vocabulary.py`` starts two, each with half of the logits and the same loss.
 
     Example:
         >>> import torch, fastact.distributed
