@@ -4,6 +4,9 @@ The package index has torchvision for torch with CUDA, whose library another bui
 load. timm needs nothing of that library, but importing torchvision's Python part asks for the
 schemas of two of its operators. Here they are, without kernels. The two are installed into a folder
 of their own (Makefile), or in the usual place.
+
+That folder is looked into here only: processes that are started later inherit ``sys.path``, and would
+find a torchvision there which they cannot import.
 """
 
 import sys
@@ -11,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-sys.path.append(str(Path(sys.prefix, "vision")))
+_FOLDER = str(Path(sys.prefix, "vision"))
+sys.path.append(_FOLDER)
 
 try:
     import torchvision  # noqa: F401
@@ -21,5 +25,7 @@ except RuntimeError:
         _schemas.define(f"{_op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 import timm
+
+sys.path.remove(_FOLDER)
 
 __all__ = ["timm"]
