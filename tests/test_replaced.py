@@ -62,17 +62,30 @@ def tokens(rows, seed):
 # torch.export
 
 
-@pytest.mark.parametrize("backend", ["auto", "compiled"])
-def test_export(backend, tmp_path):
-    net, theirs = replaced(llama()).eval(), llama().eval()
-    x, rows = tokens(4, 0), torch.export.Dim("rows", min=2)
-    with fastact.backend(backend):
-        program = torch.export.export(
-            net,
-            (),
-            {"input_ids": x, "labels": x, "use_cache": False},
-            dynamic_shapes={"input_ids": {0: rows}, "labels": {0: rows}, "use_cache": None},
-        )
+def exported(net, x):
+    """For any number of rows, of the backend that is in force."""
+    rows = torch.export.Dim("rows", min=2)
+    return torch.export.export(
+        net,
+        (),
+        {"input_ids": x, "labels": x, "use_cache": False},
+        dynamic_shapes={"input_ids": {0: rows}, "labels": {0: rows}, "use_cache": None},
+    )
+
+
+def assert_like_torch(loaded):
+    theirs = llama().eval()
+    for batch in (tokens(4, 0), tokens(3, 1)):
+        want = theirs(input_ids=batch, labels=batch, use_cache=False)
+        got = loaded(input_ids=batch, labels=batch, use_cache=False)
+        torch.testing.assert_close(got["loss"], want.loss)
+        torch.testing.assert_close(got["logits"], want.logits)
+
+
+@pytest.mark.parametrize("name", ["auto", "compiled"])
+def test_export(name, tmp_path):
+    with fastact.backend(name):
+        program = exported(replaced(llama()).eval(), tokens(4, 0))
     graphs = [m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
     found = Counter(
         str(node.target).partition(".")[2]
@@ -81,15 +94,20 @@ def test_export(backend, tmp_path):
         if str(node.target).startswith("fastact")
     )
     assert found == (
-        {"silu_mul.default": 2, "cross_entropy.default": 1} if backend == "compiled" else {}
+        {"silu_mul.default": 2, "cross_entropy.default": 1} if name == "compiled" else {}
     )
     torch.export.save(program, tmp_path / "llama.pt2")
-    loaded = torch.export.load(tmp_path / "llama.pt2").module()
-    for batch in (x, tokens(3, 1)):
-        want = theirs(input_ids=batch, labels=batch, use_cache=False)
-        got = loaded(input_ids=batch, labels=batch, use_cache=False)
-        torch.testing.assert_close(got["loss"], want.loss)
-        torch.testing.assert_close(got["logits"], want.logits)
+    assert_like_torch(torch.export.load(tmp_path / "llama.pt2").module())
+
+
+@pytest.mark.parametrize("name", ["auto", "compiled"])
+def test_ahead_of_time_inductor(name, tmp_path):
+    with fastact.backend(name), torch.no_grad():
+        program = exported(replaced(llama()).eval(), tokens(4, 0))
+        path = torch._inductor.aoti_compile_and_package(
+            program, package_path=str(tmp_path / "llama.pt2")
+        )
+    assert_like_torch(torch._inductor.aoti_load_package(path))
 
 
 # --------------------------------------------------------------------------------------------------
