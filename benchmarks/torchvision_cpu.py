@@ -5,8 +5,8 @@ load. timm needs nothing of that library, but importing torchvision's Python par
 schemas of two of its operators. Here they are, without kernels. The two are installed into a folder
 of their own (Makefile), or in the usual place.
 
-That folder is looked into here only: processes that are started later inherit ``sys.path``, and would
-find a torchvision there which they cannot import.
+That folder is looked into here only: processes that are started later inherit ``sys.path``, and
+would find a torchvision there which they cannot import.
 """
 
 import sys
@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-_FOLDER = str(Path(sys.prefix, "vision"))
-sys.path.append(_FOLDER)
+sys.path.append(str(Path(sys.prefix, "vision")))
 
 try:
     import torchvision  # noqa: F401
@@ -26,6 +25,6 @@ except RuntimeError:
 
 import timm
 
-sys.path.remove(_FOLDER)
+sys.path.remove(str(Path(sys.prefix, "vision")))
 
 __all__ = ["timm"]
