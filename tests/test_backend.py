@@ -1,6 +1,5 @@
 """Who answers a call: forcing a backend, the environment, and what "auto" leaves to torch."""
 
-import dataclasses
 import threading
 
 import pytest
@@ -11,8 +10,11 @@ from support import ISAS, python
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastact
-from fastact import _backend, _registry
+from fastact import _backend
 from fastact import functional as F
+from fastact._cli import explain
+from fastact._cutoffs import CLASSES, CUTOFFS, OVER_CLASSES, Cutoffs
+from fastact._registry import ACTIVATIONS
 
 
 class Ops(TorchDispatchMode):
@@ -50,7 +52,7 @@ def test_context_manager_nested_and_restored():
     assert current() == "compiled"
 
 
-@pytest.mark.parametrize("row", _registry.ACTIVATIONS.values(), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ACTIVATIONS.values(), ids=lambda row: row.name)
 def test_torchs_builtin_is_the_reference(row):
     x = torch.linspace(-8, 8, 33)
     for parameters in {row.defaults, tuple(0.5 * p for p in row.defaults)}:
@@ -217,23 +219,43 @@ def calls(x):
 
 
 def test_cutoffs(monkeypatch):
-    """In auto a tensor below the row's cutoff goes to torch, with and without a gradient."""
-    cutoffs = _registry.Cutoffs(10, 20, half=(15, 15))
-    row = dataclasses.replace(_registry.ACTIVATIONS["silu"], cutoffs=cutoffs)
-    monkeypatch.setattr(F.activations, "_SILU", row)
-    monkeypatch.setitem(_registry.GATES, "silu", cutoffs)
+    """In auto a tensor below the op's cutoff goes to torch, with and without a gradient."""
+    for op in ("silu", "silu_mul", "silu_glu"):
+        cutoffs = Cutoffs(fp32=(10, 20), bf16=(7, 7), fp16=(15, 15))
+        monkeypatch.setitem(CUTOFFS["compiled"], op, cutoffs)
     with fastact.backend("auto"):
+        for dtype, limit in ((torch.float32, 10), (torch.float64, 10), (torch.bfloat16, 7)):
+            for n, wants in ((limit - 1, "aten"), (limit, "fastact"), (20, "fastact")):
+                for run in calls(torch.randn(n, dtype=dtype)):
+                    assert ops_of(run)[-1].startswith(wants), (dtype, n)
         for n, wants in ((14, "aten"), (15, "fastact")):
             for run in calls(torch.randn(n, dtype=torch.float16)):
-                assert ops_of(run)[-1].startswith(wants), n
-        for n, wants in ((9, "aten"), (10, "fastact"), (20, "fastact")):
-            for run in calls(torch.randn(n)):
                 assert ops_of(run)[-1].startswith(wants), n
         for n, wants in ((19, "aten"), (20, "fastact")):
             for run in calls(torch.randn(n, requires_grad=True)):
                 with Ops() as seen:
                     run()
                 assert any(s.startswith("fastact") for s in seen.names) == (wants == "fastact"), n
+
+
+@pytest.mark.parametrize("source", list(CUTOFFS))
+def test_cutoffs_are_of_ops(source):
+    """No line is forgotten, when an op goes or gets another name."""
+    lines = {explain.line(op, classes) for op in explain.OPS for classes in CLASSES}
+    assert set(CUTOFFS[source]) <= {*lines, *OVER_CLASSES}
+
+
+def test_numba_has_cutoffs_of_its_own():
+    """Where there is no compiled library, "auto" leaves to torch what Numba is slower at."""
+    code = """
+import fastact
+from fastact._backend import STATE
+from fastact._cutoffs import CUTOFFS
+print([info.available for info in fastact.backends()], STATE.choice.source,
+      STATE.choice.cutoffs is CUTOFFS["numba"])
+"""
+    result = python(code, FASTACT_LIBRARY="/nowhere/libfastact_cpu.so", FASTACT_BACKEND="auto")
+    assert result.stdout == "[False, True, True] numba True\n", result.stderr
 
 
 def test_choice_is_the_whole_processs():

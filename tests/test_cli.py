@@ -20,7 +20,7 @@ from fastact import _backend
 from fastact import functional as F
 from fastact._cli import check, doctor, exits, explain, scripts
 from fastact._cli.app import app
-from fastact._registry import ACTIVATIONS
+from fastact._cutoffs import CUTOFFS
 
 COMMANDS = ("bench", "check", "demo", "doctor", "explain")
 
@@ -308,17 +308,18 @@ def test_explain_knows_the_example_of_the_issue(auto):
         "compiled answers gelu of 4,096 elements of torch.bfloat16 on cpu, without a gradient: it "
         "is measured to be faster at every size.\n"
     )
-    plain, grad = ACTIVATIONS["silu"].cutoffs.of(torch.bfloat16)
+    plain, grad = CUTOFFS["compiled"]["silu"].of[torch.bfloat16]
     result = invoke("explain", "silu", *arguments[2:])
     assert result.stdout == (
         "torch answers silu of 4,096 elements of torch.bfloat16 on cpu, without a gradient: torch "
         f"is measured to be as fast below {plain:,} elements.\n"
     )
-    result = invoke("explain", "silu", "--numel", str(2 * grad), "--grad")
+    silu = ("explain", "silu", "--dtype", "bf16", "--grad", "--numel")
+    result = invoke(*silu, str(2 * grad))
     assert result.stdout.startswith("compiled answers silu")
     assert f"from {grad:,} elements on" in result.stdout
     for numel, who in ((grad, "compiled"), (grad - 1, "torch")):
-        result = invoke("explain", "silu", "--grad", "--numel", str(numel))
+        result = invoke(*silu, str(numel))
         assert result.stdout.startswith(f"{who} answers")
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import ContextDecorator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import _autograd, _library, _private
+from ._cutoffs import CUTOFFS, Cutoffs
 
 NAMES = ("auto", "compiled", "numba", "torch")
 
@@ -79,8 +81,9 @@ class Choice:
 
     name: str
     functions: dict[str, _autograd.Functions]  # by op; empty: torch's own ops answer
-    cutoffs: bool  # whether small tensors go to torch
+    auto: bool = False  # whether torch answers where it is faster
     source: str = "torch"  # whose kernels those are
+    cutoffs: Mapping[str, Cutoffs] = field(default_factory=dict)  # by op, where auto
     cuda: _library.CudaLibrary | None = None  # whose kernels take CUDA tensors; None: torch's
 
 
@@ -88,7 +91,7 @@ def _resolve(name: str) -> Choice:
     if name not in NAMES:
         raise ValueError(f"backend must be one of {', '.join(NAMES)}; got {name!r}")
     if name == "torch":
-        return Choice(name, {}, False)
+        return Choice(name, {})
     compiled, numba = _compiled_info(), _numba_info()
     if name == "auto":
         usable = [info.name for info in (compiled, numba) if info.available]
@@ -99,7 +102,7 @@ def _resolve(name: str) -> Choice:
         if not info.available:
             raise RuntimeError(f"the backend {name!r} is not available: {info.detail}")
     if source == "torch":
-        return Choice(name, {}, False)
+        return Choice(name, {})
     namespace = _library.NAMESPACES[source]
     if source == "numba":
         from . import _numba_losses
@@ -108,7 +111,9 @@ def _resolve(name: str) -> Choice:
     # "auto" leaves GPUs to torch until our kernels are measured there. The library is loaded here,
     # not at the first CUDA tensor, which may be one that a compiler traces.
     cuda = _library.cuda() if name == "compiled" else None
-    return Choice(name, _autograd.functions(namespace), name == "auto", source, cuda)
+    auto = name == "auto"
+    cutoffs = CUTOFFS[source] if auto else {}
+    return Choice(name, _autograd.functions(namespace), auto, source, cutoffs, cuda)
 
 
 class _State:

@@ -24,6 +24,9 @@ _DTYPES = frozenset(DTYPES)
 _HALF = frozenset({torch.bfloat16, torch.float16})
 # What torch's autocast computes in float32 on a GPU. The losses see to it by themselves.
 _WIDENED_ON_CUDA = frozenset({"softplus", "softmax", "log_softmax"})
+# The ops that an activation gates, of two tensors and of the halves of one.
+_MUL = {gate: f"{gate}_mul" for gate in GATES}
+_GLU = {gate: f"{gate}_glu" for gate in GATES}
 TOO_SMALL = "torch is measured to be faster at this size"
 NO_KERNELS = "no backend with kernels is in use"
 
@@ -82,15 +85,16 @@ def is_served(op: str, argument: str, x: object) -> bool:
     return False
 
 
-def is_small(n: int, cutoffs: tuple[int, int], records: bool) -> bool:
-    """Whether "auto" leaves n elements to torch; the cutoffs are without and with a gradient."""
-    return STATE.choice.cutoffs and n < cutoffs[records]
+def is_small(op: str, dtype: torch.dtype, n: int, records: bool) -> bool:
+    """Whether "auto" leaves n elements to torch; op is a line of the table of cutoffs."""
+    choice = STATE.choice
+    return choice.auto and n < choice.cutoffs[op].of[dtype][records]
 
 
-def why_torch(op: str, x: Tensor, n: int, cutoffs: tuple[int, int], records: bool) -> str:
+def why_torch(op: str, line: str, x: Tensor, n: int, records: bool) -> str:
     """Why torch answers a call; empty where a kernel of ours does, raises where neither can."""
     if is_served(op, "input", x):
-        return TOO_SMALL if is_small(n, cutoffs, records) else ""
+        return TOO_SMALL if line and is_small(line, x.dtype, n, records) else ""
     return NO_KERNELS if STATE.choice.source == "torch" else refusal(x)
 
 
@@ -100,7 +104,7 @@ def compiles_to_torch() -> bool:
     So they are for torch.jit.trace, which cannot save an autograd Function. Asked before any size
     is looked at, on which a compiled graph would depend from then on.
     """
-    return STATE.choice.cutoffs and (torch.compiler.is_compiling() or is_jit_tracing())
+    return STATE.choice.auto and (torch.compiler.is_compiling() or is_jit_tracing())
 
 
 def autocast(op: str, x: Tensor) -> Tensor:
@@ -148,18 +152,15 @@ def apply(functions: Functions, records: bool, *args: Any) -> Any:
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """An elementwise activation of one tensor."""
     # Every check is noticed by tiny tensors. What a compiler traces has no size yet.
-    if (
-        type(x) in EAGER
-        and not is_dynamo_compiling()
-        and x.numel() < row.tiny
-        and (row.any_dtype or x.dtype is torch.float16)
-        and STATE.choice.cutoffs
-    ):
-        return row.builtin(x, *parameters) if parameters != row.defaults else row.builtin(x)
+    choice = STATE.choice
+    if choice.auto and type(x) in EAGER and not is_dynamo_compiling():
+        cutoffs = choice.cutoffs[row.name]
+        if x.numel() < cutoffs.tiny and (cutoffs.any_dtype or x.dtype is torch.float16):
+            return row.builtin(x, *parameters) if parameters != row.defaults else row.builtin(x)
     if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
     records = x.requires_grad and torch.is_grad_enabled()
-    if is_small(x.numel(), row.cutoffs.of(x.dtype), records):
+    if is_small(row.name, x.dtype, x.numel(), records):
         return row.reference(x, *parameters)
     if parameters:
         parameters = _numbers(row, parameters)
@@ -174,7 +175,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters, inplace=True)
     records = x.requires_grad and torch.is_grad_enabled()
-    if is_small(x.numel(), row.cutoffs.of(x.dtype), records):
+    if is_small(row.name, x.dtype, x.numel(), records):
         return row.reference(x, *parameters, inplace=True)
     functions = STATE.choice.functions[row.name]
     parameters = _numbers(row, parameters)
@@ -199,18 +200,16 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 
 def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     """A gated activation of two tensors."""
-    row, cutoffs = ACTIVATIONS[gate_name], GATES[gate_name]
-    if (
-        type(gate) in EAGER
-        and type(up) in EAGER
-        and not is_dynamo_compiling()
-        and gate.numel() < cutoffs.tiny
-        and (cutoffs.any_dtype or gate.dtype is torch.float16)
-        and STATE.choice.cutoffs
-        and gate.shape == up.shape
-        and gate.dtype is up.dtype
-    ):
-        return row.builtin(gate) * up
+    row, line, choice = ACTIVATIONS[gate_name], _MUL[gate_name], STATE.choice
+    if choice.auto and type(gate) in EAGER and type(up) in EAGER and not is_dynamo_compiling():
+        cutoffs = choice.cutoffs[line]
+        if (
+            gate.numel() < cutoffs.tiny
+            and (cutoffs.any_dtype or gate.dtype is torch.float16)
+            and gate.shape == up.shape
+            and gate.dtype is up.dtype
+        ):
+            return row.builtin(gate) * up
     served = is_served(op, "gate", gate) & is_served(op, "up", up)
     if not served and (stands_for_tensor(gate) or stands_for_tensor(up)):
         return row.reference(gate) * up
@@ -233,9 +232,9 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
         dtype = torch.promote_types(gate.dtype, up.dtype)
         gate, up = gate.to(dtype), up.to(dtype)
     records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
-    if not served or compiles_to_torch() or is_small(gate.numel(), cutoffs.of(gate.dtype), records):
+    if not served or compiles_to_torch() or is_small(line, gate.dtype, gate.numel(), records):
         return row.reference(gate) * up
-    y: Tensor = apply(STATE.choice.functions[f"{gate_name}_mul"], records, gate, up)
+    y: Tensor = apply(STATE.choice.functions[line], records, gate, up)
     return y
 
 
@@ -249,21 +248,19 @@ def _halves_multiplied(op: str, row: Activation, x: Tensor, dim: int, gate_first
 
 def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Tensor:
     """A gated activation of the halves of one tensor along a dimension."""
-    row, cutoffs = ACTIVATIONS[gate_name], GATES[gate_name]
-    if (
-        dim == -1
-        and type(x) in EAGER
-        and not is_dynamo_compiling()
-        and x.numel() // 2 < cutoffs.tiny
-        and (cutoffs.any_dtype or x.dtype is torch.float16)
-        and STATE.choice.cutoffs
-        and x.dim()
-        and x.shape[-1] % 2 == 0
-    ):
-        if op == "glu":
-            return _originals.glu(x)  # the one whose second half gates
-        gate, up = x.chunk(2, -1)
-        return row.builtin(gate) * up
+    row, line, choice = ACTIVATIONS[gate_name], _GLU[gate_name], STATE.choice
+    if choice.auto and dim == -1 and type(x) in EAGER and not is_dynamo_compiling():
+        cutoffs = choice.cutoffs[line]
+        if (
+            x.numel() // 2 < cutoffs.tiny
+            and (cutoffs.any_dtype or x.dtype is torch.float16)
+            and x.dim()
+            and x.shape[-1] % 2 == 0
+        ):
+            if op == "glu":
+                return _originals.glu(x)  # the one whose second half gates
+            gate, up = x.chunk(2, -1)
+            return row.builtin(gate) * up
     served = is_served(op, "input", x)
     if not served and stands_for_tensor(x):
         return _halves_multiplied(op, row, x, dim, gate_first)
@@ -283,9 +280,9 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
             f"with shape {tuple(x.shape)} has size {x.shape[dim]}"
         )
     records = x.requires_grad and torch.is_grad_enabled()
-    if not served or compiles_to_torch() or is_small(x.numel() // 2, cutoffs.of(x.dtype), records):
+    if not served or compiles_to_torch() or is_small(line, x.dtype, x.numel() // 2, records):
         return _halves_multiplied(op, row, x, dim, gate_first)
-    y: Tensor = apply(STATE.choice.functions[f"{gate_name}_glu"], records, x, dim, gate_first)
+    y: Tensor = apply(STATE.choice.functions[line], records, x, dim, gate_first)
     return y
 
 

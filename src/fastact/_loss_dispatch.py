@@ -12,6 +12,7 @@ from . import _originals as F
 from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
 from ._backend import STATE
 from ._compositions import REDUCTIONS, class_dim
+from ._cutoffs import line_of
 from ._dispatch import (
     PLAIN,
     apply,
@@ -35,21 +36,6 @@ from ._loss_checks import (
     raise_for_target,
 )
 
-# Fewer elements than this go to torch in "auto", without and with a gradient to record: measured by
-# benchmarks/cutoffs.py. Up to 64 classes each lane of a vector has a row of its own, and torch's
-# kernels are slow; a few hundred are too few to fill vectors for long.
-_NEVER = 2**62
-CUTOFFS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
-    # up to 64 classes, up to 511, more
-    "softmax": ((2**15, 2**15), (2**23, 2**23), (2**17, 2**23)),
-    "log_softmax": ((2**11, 2**15), (2**23, 2**23), (2**16, 2**23)),
-    "nll_loss": ((_NEVER, _NEVER),) * 3,
-    "cross_entropy": ((2**12, 2**13), (2**23, 2**23), (2**17, 2**18)),
-    "bce_with_logits": ((2**13, 2**15),) * 3,
-}
-SMALLEST = {op: min(map(min, cutoffs)) for op, cutoffs in CUTOFFS.items()}
-
-
 # Cross entropy of so many classes and elements beats what torch.compile makes of torch's; nothing
 # else does reliably, once it is fused with its neighbours: benchmarks/compile.py.
 COMPILED_CLASSES, COMPILED_ELEMENTS = 2**9, 2**18
@@ -68,13 +54,6 @@ def _beats_what_compiles(op: str, x: Tensor) -> bool:
         and _private.decide(x.shape[class_dim(x)] >= COMPILED_CLASSES)
         and _private.decide(x.numel() >= COMPILED_ELEMENTS)
     )
-
-
-def cutoffs(op: str, classes: int | None) -> tuple[int, int]:
-    """Those of rows of so many classes; (0, 0) for None: torch cannot do what is asked for."""
-    if classes is None:
-        return (0, 0)
-    return CUTOFFS[op][0 if classes <= 64 else 1 if classes < 512 else 2]
 
 
 def loss_why_torch(
@@ -112,8 +91,8 @@ def loss_why_torch(
     if to_torch:
         return "" if is_served(op, "input", x) else refusal(x)
     # (A forced backend has none: a comparison with a size would become a compiled graph's guard.)
-    small = cutoffs(op, classes) if choice.cutoffs else (0, 0)
-    return why_torch(op, x, x.numel(), small, records)
+    line = line_of(op, classes) if choice.auto and classes is not None else ""
+    return why_torch(op, line, x, x.numel(), records)
 
 
 def answers(
@@ -125,11 +104,12 @@ def answers(
 
 def is_tiny(op: str, x: Tensor) -> bool:
     """Whether torch answers in any case: what tiny tensors notice is every check."""
-    if not STATE.choice.cutoffs or type(x) not in PLAIN:
+    choice = STATE.choice
+    if not choice.auto or type(x) not in PLAIN:
         return False
     if torch.compiler.is_compiling():
         return not _beats_what_compiles(op, x)
-    return x.numel() < SMALLEST[op]
+    return x.numel() < choice.cutoffs[op].tiny
 
 
 def _records(x: Tensor) -> bool:

@@ -24,29 +24,6 @@ Scalar = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Cutoffs:
-    """Fewer elements than these go to torch in "auto": measured by benchmarks/cutoffs.py."""
-
-    plain: int  # without a gradient to record
-    grad: int
-    half: tuple[int, int] | None = None  # both in float16, where they are much larger
-    # What every call is asked before all else: below `tiny` torch answers, with a gradient or
-    # without, in any dtype or in float16 alone.
-    tiny: int = field(init=False)
-    any_dtype: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tiny", min(self.of(torch.float16)))
-        object.__setattr__(self, "any_dtype", self.half is None)
-
-    def of(self, dtype: torch.dtype) -> tuple[int, int]:
-        """Without and with a gradient."""
-        if self.half is not None and dtype is torch.float16:
-            return self.half
-        return self.plain, self.grad
-
-
-@dataclass(frozen=True)
 class Activation:
     """An elementwise function with its first two derivatives."""
 
@@ -61,14 +38,9 @@ class Activation:
     # Whether autograd saves the output, given the parameters; None: it always saves the input.
     saves_output: Callable[..., bool] | None = None
     zero_wins: bool = False  # a zero slope stops even an infinite gradient, as torch's
-    cutoffs: Cutoffs = Cutoffs(2**14, 2**14)
-    tiny: int = field(init=False)
-    any_dtype: bool = field(init=False)
     builtin: Callable[..., Tensor] = field(init=False)  # the reference, of C++ where there is one
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tiny", self.cutoffs.tiny)
-        object.__setattr__(self, "any_dtype", self.cutoffs.any_dtype)
         object.__setattr__(self, "builtin", builtin(self.name) or self.reference)
 
     def saves_its_output(self, parameters: tuple[float, ...]) -> bool:
@@ -100,8 +72,6 @@ _ROWS = (
         r"x\,\Phi(x)",
         F.gelu,
         f.gelu,
-        # A call of torch's in float32 or bfloat16 takes 7 us more than one in float16.
-        cutoffs=Cutoffs(1, 1, half=(2**16, 2**16)),
     ),
     Activation(
         "gelu_tanh",
@@ -109,7 +79,6 @@ _ROWS = (
         r"\tfrac12 x\,(1 + \tanh(\sqrt{2/\pi}\,(x + 0.044715\,x^3)))",
         partial(F.gelu, approximate="tanh"),
         f.gelu_tanh,
-        cutoffs=Cutoffs(2**13, 2**13),
     ),
     Activation(
         "quick_gelu",
@@ -117,9 +86,8 @@ _ROWS = (
         r"x\,\sigma(1.702\,x)",
         _quick_gelu,
         f.quick_gelu,
-        cutoffs=Cutoffs(2**4, 2**4),
     ),
-    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu, cutoffs=Cutoffs(2**16, 2**19)),
+    Activation("silu", "SiLU", r"x\,\sigma(x)", F.silu, f.silu),
     Activation(
         "sigmoid",
         "Sigmoid",
@@ -127,7 +95,6 @@ _ROWS = (
         torch.sigmoid,
         f.sigmoid,
         saves_output=_always,
-        cutoffs=Cutoffs(2**17, 2**23),
     ),
     Activation(
         "tanh",
@@ -136,7 +103,6 @@ _ROWS = (
         torch.tanh,
         f.tanh,
         saves_output=_always,
-        cutoffs=Cutoffs(2**13, 2**16),
     ),
     Activation(
         "softplus",
@@ -146,7 +112,6 @@ _ROWS = (
         f.softplus,
         parameters=("beta", "threshold"),
         defaults=(1.0, 20.0),
-        cutoffs=Cutoffs(2**13, 2**15),
     ),
     Activation(
         "logsigmoid",
@@ -154,11 +119,8 @@ _ROWS = (
         r"-\log(1 + e^{-x})",
         F.logsigmoid,
         f.logsigmoid,
-        cutoffs=Cutoffs(2**11, 2**16),
     ),
-    Activation(
-        "mish", "Mish", r"x \tanh(\log(1 + e^x))", F.mish, f.mish, cutoffs=Cutoffs(2**10, 2**11)
-    ),
+    Activation("mish", "Mish", r"x \tanh(\log(1 + e^x))", F.mish, f.mish),
     Activation(
         "elu",
         "ELU",
@@ -167,7 +129,6 @@ _ROWS = (
         f.elu,
         parameters=("alpha",),
         defaults=(1.0,),
-        cutoffs=Cutoffs(2**13, 2**14),
     ),
     Activation(
         "selu",
@@ -175,7 +136,6 @@ _ROWS = (
         r"\lambda x \text{ for } x > 0,\quad \lambda\alpha\,(e^x - 1) \text{ otherwise}",
         F.selu,
         f.selu,
-        cutoffs=Cutoffs(2**13, 2**14),
     ),
     Activation(
         "celu",
@@ -185,7 +145,6 @@ _ROWS = (
         f.celu,
         parameters=("alpha",),
         defaults=(1.0,),
-        cutoffs=Cutoffs(2**13, 2**15),
     ),
     Activation(
         "relu",
@@ -195,7 +154,6 @@ _ROWS = (
         f.relu,
         saves_output=_always,
         zero_wins=True,
-        cutoffs=Cutoffs(2**23, 2**23),
     ),
     Activation(
         "relu6",
@@ -205,7 +163,6 @@ _ROWS = (
         f.relu6,
         saves_output=_always,
         zero_wins=True,
-        cutoffs=Cutoffs(2**23, 2**23),
     ),
     Activation(
         "leaky_relu",
@@ -216,7 +173,6 @@ _ROWS = (
         parameters=("negative_slope",),
         defaults=(0.01,),
         saves_output=_not_negative,
-        cutoffs=Cutoffs(2**23, 2**23),
     ),
     Activation(
         "squared_relu",
@@ -225,7 +181,6 @@ _ROWS = (
         _squared_relu,
         f.squared_relu,
         zero_wins=True,
-        cutoffs=Cutoffs(2**15, 2**13),
     ),
     Activation(
         "hardswish",
@@ -234,7 +189,6 @@ _ROWS = (
         F.hardswish,
         f.hardswish,
         zero_wins=True,
-        cutoffs=Cutoffs(2**23, 2**23),
     ),
     Activation(
         "hardsigmoid",
@@ -243,19 +197,12 @@ _ROWS = (
         F.hardsigmoid,
         f.hardsigmoid,
         zero_wins=True,
-        cutoffs=Cutoffs(2**22, 2**23),
     ),
 )
 
 ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}
 
-# The activations that gate, value(gate) * up, with the cutoffs in elements of the gate.
-GATES: dict[str, Cutoffs] = {
-    "silu": Cutoffs(2**15, 2**16),
-    "gelu": Cutoffs(1, 1, half=(2**16, 2**16)),
-    "gelu_tanh": Cutoffs(2**13, 2**13),
-    "relu": Cutoffs(2**17, 2**17),
-    "sigmoid": Cutoffs(2**23, 2**18),
-}
+# The activations that gate, value(gate) * up.
+GATES = ("silu", "gelu", "gelu_tanh", "relu", "sigmoid")
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

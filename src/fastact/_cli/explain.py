@@ -10,10 +10,12 @@ from torch import Tensor
 
 from .. import functional
 from .._backend import STATE, backends
+from .._cutoffs import line_of
 from .._dispatch import NO_KERNELS, TOO_SMALL, refusal, why_torch
-from .._loss_dispatch import CUTOFFS, cutoffs, loss_why_torch
+from .._loss_dispatch import loss_why_torch
 from .._private import FakeTensorMode
-from .._registry import ACTIVATIONS, GATES
+from .._registry import ACTIVATIONS
+from .._registry import DTYPES as FLOATS
 from . import exits
 from .arguments import no_such_op
 from .console import stdout
@@ -48,7 +50,6 @@ LOSSES = {
 }
 OPS = (*ACTIVATIONS, *PAIRS, *HALVES, *LOSSES)
 assert {name.removesuffix("_tanh") for name in OPS} >= set(functional.__all__)
-assert set(LOSSES.values()) == set(CUTOFFS)
 
 
 @dataclass(frozen=True)
@@ -65,33 +66,42 @@ def example(dtype: torch.dtype, numel: int, grad: bool, device: str) -> Tensor:
         return torch.empty(numel, dtype=dtype, device=device, requires_grad=grad)
 
 
-def limits(op: str, dtype: torch.dtype, classes: int) -> tuple[int, int]:
-    """The cutoffs of an op, in elements of its input."""
-    if op in LOSSES:
-        return cutoffs(LOSSES[op], classes)
+def line(op: str, classes: int) -> str:
+    """The line of an op in the table of cutoffs."""
+    if op in PAIRS:
+        return f"{PAIRS[op]}_mul"
     if op in HALVES:
-        plain, grad = GATES[HALVES[op]].of(dtype)
-        return 2 * plain, 2 * grad
-    return (GATES[PAIRS[op]] if op in PAIRS else ACTIVATIONS[op].cutoffs).of(dtype)
+        return f"{HALVES[op]}_glu"
+    return line_of(LOSSES.get(op, op), classes)
+
+
+def limits(op: str, dtype: torch.dtype, classes: int) -> tuple[int, int]:
+    """The cutoffs of an op, in elements of its input; 0 where there are none."""
+    choice = STATE.choice
+    if not choice.auto or dtype not in FLOATS:
+        return 0, 0
+    plain, grad = choice.cutoffs[line(op, classes)].of[dtype]
+    return (2 * plain, 2 * grad) if op in HALVES else (plain, grad)
 
 
 def answer(op: str, x: Tensor, classes: int) -> Answer:
     """Who would answer a call of an op; raises what the call would."""
-    records, known = x.requires_grad, limits(op, x.dtype, classes)
+    records = x.requires_grad
+    least = limits(op, x.dtype, classes)[records]
     if op in LOSSES:
         why = loss_why_torch(LOSSES[op], records, x, classes)
     else:
-        why = why_torch(op, x, x.numel(), known, records)
+        numel = x.numel() // 2 if op in HALVES else x.numel()
+        why = why_torch(op, line(op, classes), x, numel, records)
     if why == TOO_SMALL and x.numel() == 0:
         return Answer("torch", "there is nothing to compute")
     if why:
-        return Answer("torch", because(why, known[records]))
-    name = STATE.choice.source
-    if not STATE.choice.cutoffs:
-        return Answer(name, "it is forced")
-    least = known[records]
+        return Answer("torch", because(why, least))
+    choice = STATE.choice
+    if not choice.auto:
+        return Answer(choice.source, "it is forced")
     where = "at every size" if least <= 1 else f"from {least:,} elements on"
-    return Answer(name, f"it is measured to be faster {where}")
+    return Answer(choice.source, f"it is measured to be faster {where}")
 
 
 def because(why: str, limit: int) -> str:

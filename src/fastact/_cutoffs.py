@@ -1,0 +1,159 @@
+"""The sizes below which backend "auto" leaves a call to torch, which is faster there.
+
+``benchmarks/cutoffs.py`` measures them, and prints the lines of the tables.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+Pair = tuple[int, int]  # without a gradient to record, and with one
+
+NEVER = 62  # as a power of two
+# Ops over classes have three lines each, measured at so many classes: for up to 64 of them each
+# lane of a vector has a row of its own, and torch's kernels are slow; up to 511 are too few to fill
+# vectors for long.
+OVER_CLASSES = ("softmax", "log_softmax", "nll_loss", "cross_entropy")
+CLASSES = (10, 100, 1000)
+
+
+@dataclass(frozen=True)
+class Cutoffs:
+    """Fewer elements than these go to torch; of float64 as many as of float32."""
+
+    fp32: Pair = (2**14, 2**14)
+    bf16: Pair = (2**14, 2**14)
+    fp16: Pair = (2**14, 2**14)
+    of: Mapping[torch.dtype, Pair] = field(init=False, repr=False, compare=False)
+    # What every call is asked before all else: below `tiny` torch answers, with a gradient or
+    # without, in any dtype or in float16 alone.
+    tiny: int = field(init=False)
+    any_dtype: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        of = {
+            torch.float32: self.fp32,
+            torch.float64: self.fp32,
+            torch.bfloat16: self.bf16,
+            torch.float16: self.fp16,
+        }
+        least = min(map(min, of.values()))
+        any_dtype = least > 1  # not for GELU, where calls of torch's in float16 alone are cheap
+        object.__setattr__(self, "of", of)
+        object.__setattr__(self, "tiny", least if any_dtype else min(self.fp16))
+        object.__setattr__(self, "any_dtype", any_dtype)
+
+
+# Powers of two, for float32, bfloat16 and float16; in elements of the input, of gated ops in
+# elements of the result. A new op has the sizes of Cutoffs until it is measured.
+Line = tuple[Pair, Pair, Pair]
+_COMPILED: dict[str, Line] = {
+    "gelu": ((0, 0), (0, 0), (16, 16)),
+    "gelu_tanh": ((13, 13), (13, 13), (13, 13)),
+    "quick_gelu": ((4, 4), (4, 4), (4, 4)),
+    "silu": ((16, 19), (16, 19), (16, 19)),
+    "sigmoid": ((17, 23), (17, 23), (17, 23)),
+    "tanh": ((13, 16), (13, 16), (13, 16)),
+    "softplus": ((13, 15), (13, 15), (13, 15)),
+    "logsigmoid": ((11, 16), (11, 16), (11, 16)),
+    "mish": ((10, 11), (10, 11), (10, 11)),
+    "elu": ((13, 14), (13, 14), (13, 14)),
+    "selu": ((13, 14), (13, 14), (13, 14)),
+    "celu": ((13, 15), (13, 15), (13, 15)),
+    "relu": ((23, 23), (23, 23), (23, 23)),
+    "relu6": ((23, 23), (23, 23), (23, 23)),
+    "leaky_relu": ((23, 23), (23, 23), (23, 23)),
+    "squared_relu": ((15, 13), (15, 13), (15, 13)),
+    "hardswish": ((23, 23), (23, 23), (23, 23)),
+    "hardsigmoid": ((22, 23), (22, 23), (22, 23)),
+    "silu_mul": ((15, 16), (15, 16), (15, 16)),
+    "silu_glu": ((15, 16), (15, 16), (15, 16)),
+    "gelu_mul": ((0, 0), (0, 0), (16, 16)),
+    "gelu_glu": ((0, 0), (0, 0), (16, 16)),
+    "gelu_tanh_mul": ((13, 13), (13, 13), (13, 13)),
+    "gelu_tanh_glu": ((13, 13), (13, 13), (13, 13)),
+    "relu_mul": ((17, 17), (17, 17), (17, 17)),
+    "relu_glu": ((17, 17), (17, 17), (17, 17)),
+    "sigmoid_glu": ((23, 18), (23, 18), (23, 18)),
+    "softmax C=10": ((15, 15), (15, 15), (15, 15)),
+    "softmax C=100": ((23, 23), (23, 23), (23, 23)),
+    "softmax C=1000": ((17, 23), (17, 23), (17, 23)),
+    "log_softmax C=10": ((11, 15), (11, 15), (11, 15)),
+    "log_softmax C=100": ((23, 23), (23, 23), (23, 23)),
+    "log_softmax C=1000": ((16, 23), (16, 23), (16, 23)),
+    "nll_loss C=10": ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER)),
+    "nll_loss C=100": ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER)),
+    "nll_loss C=1000": ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER)),
+    "cross_entropy C=10": ((12, 13), (12, 13), (12, 13)),
+    "cross_entropy C=100": ((23, 23), (23, 23), (23, 23)),
+    "cross_entropy C=1000": ((17, 18), (17, 18), (17, 18)),
+    "bce_with_logits": ((13, 15), (13, 15), (13, 15)),
+}
+_NUMBA: dict[str, Line] = {
+    "gelu": ((0, 0), (0, 0), (16, 16)),
+    "gelu_tanh": ((13, 13), (13, 13), (13, 13)),
+    "quick_gelu": ((4, 4), (4, 4), (4, 4)),
+    "silu": ((16, 19), (16, 19), (16, 19)),
+    "sigmoid": ((17, 23), (17, 23), (17, 23)),
+    "tanh": ((13, 16), (13, 16), (13, 16)),
+    "softplus": ((13, 15), (13, 15), (13, 15)),
+    "logsigmoid": ((11, 16), (11, 16), (11, 16)),
+    "mish": ((10, 11), (10, 11), (10, 11)),
+    "elu": ((13, 14), (13, 14), (13, 14)),
+    "selu": ((13, 14), (13, 14), (13, 14)),
+    "celu": ((13, 15), (13, 15), (13, 15)),
+    "relu": ((23, 23), (23, 23), (23, 23)),
+    "relu6": ((23, 23), (23, 23), (23, 23)),
+    "leaky_relu": ((23, 23), (23, 23), (23, 23)),
+    "squared_relu": ((15, 13), (15, 13), (15, 13)),
+    "hardswish": ((23, 23), (23, 23), (23, 23)),
+    "hardsigmoid": ((22, 23), (22, 23), (22, 23)),
+    "silu_mul": ((15, 16), (15, 16), (15, 16)),
+    "silu_glu": ((15, 16), (15, 16), (15, 16)),
+    "gelu_mul": ((0, 0), (0, 0), (16, 16)),
+    "gelu_glu": ((0, 0), (0, 0), (16, 16)),
+    "gelu_tanh_mul": ((13, 13), (13, 13), (13, 13)),
+    "gelu_tanh_glu": ((13, 13), (13, 13), (13, 13)),
+    "relu_mul": ((17, 17), (17, 17), (17, 17)),
+    "relu_glu": ((17, 17), (17, 17), (17, 17)),
+    "sigmoid_glu": ((23, 18), (23, 18), (23, 18)),
+    "softmax C=10": ((15, 15), (15, 15), (15, 15)),
+    "softmax C=100": ((23, 23), (23, 23), (23, 23)),
+    "softmax C=1000": ((17, 23), (17, 23), (17, 23)),
+    "log_softmax C=10": ((11, 15), (11, 15), (11, 15)),
+    "log_softmax C=100": ((23, 23), (23, 23), (23, 23)),
+    "log_softmax C=1000": ((16, 23), (16, 23), (16, 23)),
+    "nll_loss C=10": ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER)),
+    "nll_loss C=100": ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER)),
+    "nll_loss C=1000": ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER)),
+    "cross_entropy C=10": ((12, 13), (12, 13), (12, 13)),
+    "cross_entropy C=100": ((23, 23), (23, 23), (23, 23)),
+    "cross_entropy C=1000": ((17, 18), (17, 18), (17, 18)),
+    "bce_with_logits": ((13, 15), (13, 15), (13, 15)),
+}
+
+
+def _table(lines: dict[str, Line]) -> Mapping[str, Cutoffs]:
+    table = defaultdict(Cutoffs)
+    for op, line in lines.items():
+        table[op] = Cutoffs(*((2**plain, 2**grad) for plain, grad in line))
+    for op in OVER_CLASSES:
+        of_all = [pair for c in CLASSES for pair in table[f"{op} C={c}"].of.values()]
+        least = min(map(min, of_all)), min(map(min, of_all))
+        table[op] = Cutoffs(least, least, least)  # whatever the classes
+    return table
+
+
+# By whose kernels they are, and by op.
+CUTOFFS = {"compiled": _table(_COMPILED), "numba": _table(_NUMBA)}
+
+
+def line_of(op: str, classes: int) -> str:
+    """The line of an op, of rows of so many classes if it is over classes."""
+    if op not in OVER_CLASSES:
+        return op
+    return f"{op} C={CLASSES[0 if classes <= 64 else 1 if classes < 512 else 2]}"
