@@ -12,6 +12,10 @@ import os
 import torch
 import torch.distributed as dist
 
+# Imported later, by an optimizer for instance, its functions' defaults keep the group alive to the
+# end of the process, where gloo's threads may abort it (torch 2.13).
+import torch.distributed.nn.functional
+
 import fastact.distributed
 
 ROWS, WIDTH, STEPS = 256, 32, 20
