@@ -23,6 +23,13 @@ FASTACT_FN void fill(T (&a)[n], T value) {
   for (int i = 0; i < n; ++i) a[i] = value;
 }
 
+// Asks the memory for a step of elements, which need not exist.
+template <class S>
+FASTACT_FN void prefetch_step(const S* x) {
+  constexpr int line = 64 / sizeof(S);
+  for (int i = 0; i < lanes; i += line) __builtin_prefetch(x + i);
+}
+
 // Sums of term(j) over [0, n), each lane for itself. The last step reaches back over what it would
 // otherwise fall short of, and takes the new part: no loop over single elements.
 template <class T, class Term>

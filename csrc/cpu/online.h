@@ -33,7 +33,7 @@ struct Exponentials {
   void add(const Block<T>& z, int n, const Rise& rise) {
     const T* flat = &z[0][0];
     const auto at = [&](int64_t j) { return flat[j]; };
-    add_elements(int64_t(n) * lanes, at, rise);
+    add_elements(int64_t(n) * lanes, at, rise, [](int64_t) {});
   }
   void add(const Block<T>& z, int n) {
     add(z, n, [] {});
@@ -44,9 +44,13 @@ struct Exponentials {
     if constexpr (G::is_short) {
       alignas(64) T z[2 * sizeof(Block<T>) / sizeof(T)];
       widen(x, z, n);
-      add_elements(n, [&](int64_t j) { return z[j]; }, [] {});
+      add_elements(n, [&](int64_t j) { return z[j]; }, [] {}, [](int64_t) {});
     } else {
-      add_elements(n, [&](int64_t j) { return load(x[j]); }, [] {});
+      // What is next in memory, of this row or of the one after it, comes while exponentials are
+      // computed: looking for the maximum leaves no time for it. 16 bits are half as much, and gain
+      // nothing.
+      const auto prefetch = [&](int64_t j) __attribute__((always_inline)) { prefetch_step(x + n + j); };
+      add_elements(n, [&](int64_t j) { return load(x[j]); }, [] {}, prefetch);
     }
   }
 
@@ -63,8 +67,9 @@ struct Exponentials {
   }
 
  private:
-  template <class Z, class Rise>
-  void add_elements(int64_t n, const Z& z, const Rise& rise) {
+  // each_step(j) may do something of its own at each step.
+  template <class Z, class Rise, class Step>
+  void add_elements(int64_t n, const Z& z, const Rise& rise, const Step& each_step) {
     Lanes<T> tops;
     for (int l = 0; l < lanes; ++l) tops[l] = max[G::row(l)];
     raise(tops, n, z);
@@ -99,8 +104,10 @@ struct Exponentials {
       others[l] = counts && zj != top ? others[l] + e : others[l];
     };
     const int64_t whole = n / lanes * lanes;
-    for (int64_t j = 0; j < whole; j += lanes)
+    for (int64_t j = 0; j < whole; j += lanes) {
+      each_step(j);
       for (int l = 0; l < lanes; ++l) add(l, z(j + l), true);
+    }
     if (n < lanes)
       for (int64_t j = 0; j < n; ++j) add(int(j), z(j), true);
     else if (whole < n)
