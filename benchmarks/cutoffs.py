@@ -4,18 +4,20 @@
 
 For each op and dtype, without and with a gradient, sizes halve from 2^24 elements on; at each,
 torch and the kernels of a backend are timed in turns. The cutoff is the size from which on the
-kernels win at every larger size. Ops over classes have a line for few, some and many of them. Below
-the table are the lines for src/fastact/_cutoffs.py.
+kernels gain most, each doubling counting alike: where they mostly win, one size at which they do
+not changes nothing. Ops over classes have a line for few, some and many of them. Below the table
+are the lines for src/fastact/_cutoffs.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from cases import BOTH, FORWARD, GRID_DTYPES, OPS, Case, Op
+from cases import BOTH, COPY, FORWARD, GRID_DTYPES, OPS, Case, Op
 from tables import print_header, progress_bar, stdout, table
 from timing import Budget, in_turns, ratio
 
@@ -23,7 +25,7 @@ from fastact._cli import explain
 from fastact._cutoffs import CLASSES, CUTOFFS, NEVER, OVER_CLASSES
 
 SIZES = [2**k for k in range(4, 25)]
-WON = 0.97  # of torch's speed: what noise makes of 1
+HOPELESS = math.log(2)  # what smaller sizes do not make up for
 MODES = ((FORWARD, "forward"), (BOTH, "with gradient"))
 
 
@@ -61,23 +63,25 @@ def lines(names: Sequence[str]) -> list[Line]:
     ]
 
 
-def wins(backend: str, line: Line, dtype: str, mode: str, size: int, budget: Budget) -> bool:
-    """Whether the kernels are as fast as torch."""
+def speedup(backend: str, line: Line, dtype: str, mode: str, size: int, budget: Budget) -> float:
+    """How much faster the kernels are than torch."""
     op, shape = line.op, line.shape(size)
     case = Case(replace(op, shapes={str(size): shape}), dtype, str(size), mode)
-    samples = in_turns(case.calls([backend, "torch"]), budget, shortest=3e-4)
-    return ratio(samples, "torch", backend).median >= WON
+    calls = case.calls([backend, "torch"])
+    del calls[COPY]
+    return ratio(in_turns(calls, budget, shortest=3e-4), "torch", backend).median
 
 
 def cutoff(backend: str, line: Line, dtype: str, mode: str, budget: Budget) -> int:
-    """The smallest size from which on the kernels always win; 0: at every size."""
-    smallest, longer = 2**NEVER, replace(budget, seconds=4 * budget.seconds)
+    """The size from which on the kernels gain most; 1: every size."""
+    best, chosen, gained = 0.0, 2**NEVER, 0.0
     for size in reversed(SIZES):
-        # Beside a busy neighbour the first answer may be wrong.
-        if not any(wins(backend, line, dtype, mode, size, b) for b in (budget, longer)):
+        gained += math.log(speedup(backend, line, dtype, mode, size, budget))
+        if gained > best:
+            best, chosen = gained, size
+        elif gained < best - HOPELESS:
             break
-        smallest = size
-    return 1 if smallest == SIZES[0] else smallest
+    return 1 if chosen == SIZES[0] else chosen
 
 
 def power(size: int) -> str:
@@ -99,7 +103,7 @@ def main() -> None:
 
     budget = Budget(options.seconds)
     headings = tuple(f"{heading} {dtype}" for dtype in GRID_DTYPES for _, heading in MODES)
-    made = table("From which size on the kernels win", "op", right=(*headings, "now"))
+    made = table("From which size on the kernels gain", "op", right=(*headings, "now"))
     written = []
     with progress_bar() as progress:
         task = progress.add_task("", total=len(lines(options.ops)) * len(headings))
