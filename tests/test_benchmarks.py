@@ -6,6 +6,7 @@ from dataclasses import replace
 import cases
 import pictures
 import pytest
+import readme
 import tables
 import torch
 from bars import BARS
@@ -168,3 +169,8 @@ def test_a_bar_finds_its_row(results):
     (row,) = [r for r in results.rows if (r.where, r.dtype, r.mode) == ("4096", "bf16", BOTH)]
     assert bar.measured(results.rows) == row.ratio()
     assert replace(bar, where="2^24").measured(results.rows) is None
+
+
+def test_the_readme_has_the_committed_figures():
+    text = readme.README.read_text()
+    assert readme.rewritten(text, Results.read(readme.RESULTS)) == text

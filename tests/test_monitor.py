@@ -256,6 +256,33 @@ def test_every():
     assert not any(map(math.isnan, record.to_dict()["layers"]["1"]["gradient"]))
 
 
+def test_steps_between_are_without_hooks():
+    """Which a call would look for: they cost more than the rest of it."""
+    model = net(nn.ReLU())
+    with fastact.monitor(model, every=2) as record:
+        for hooks in (2, 0, 2, 0):
+            train(model, 1)
+            assert len(model[1]._forward_pre_hooks) + len(model[1]._forward_hooks) == hooks
+    assert record.steps == [0, 2]
+
+
+def test_a_model_that_is_an_activation():
+    model = fastact.nn.ReLU()
+    with fastact.monitor(model, every=2) as record:
+        for _ in range(4):
+            model(torch.randn(16, 4, requires_grad=True)).sum().backward()
+    assert record.to_dict()["layers"]["(the model)"]["gradient"] == [1, 1]
+
+
+def test_compiled_within_the_block():
+    model = net(nn.ReLU())
+    compiled = torch.compile(model, backend="aot_eager")
+    with fastact.monitor(model, every=2) as record:
+        train(compiled, 5)
+    assert record.steps == [0, 2, 4]
+    assert dead_of(record) == [DEAD / UNITS] * 3
+
+
 def test_more_records_than_a_chunk(monkeypatch):
     monkeypatch.setattr("fastact._monitor.CHUNK", 4)
     model = net(nn.ReLU())

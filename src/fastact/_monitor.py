@@ -279,6 +279,7 @@ class monitor:
             )
         self._record = Record()
         self._handles: list[RemovableHandle] = []
+        self._watching: list[RemovableHandle] = []
         self._step = -1
         self._depth = 0  # of calls of the model
         self._calls: dict[str, int] = {}  # of each module in this step
@@ -291,17 +292,27 @@ class monitor:
             model.register_forward_pre_hook(self._begin),
             model.register_forward_hook(self._end, always_call=True),
         ]
-        for name, module in self._modules.items():
-            self._handles += [
-                module.register_forward_pre_hook(partial(self._before, name), with_kwargs=True),
-                module.register_forward_hook(partial(self._after, name)),
-            ]
+        self._watch(True)
         return self._record
 
     def __exit__(self, *_: Any) -> None:
+        self._watch(False)
         for handle in self._handles:
             handle.remove()
         self._handles, self._depth = [], 0
+
+    def _watch(self, records: bool) -> None:
+        """Hangs hooks on the activations, for a step that is recorded: all others do without."""
+        if not records:
+            for handle in self._watching:
+                handle.remove()
+            self._watching = []
+        elif not self._watching:
+            for name, module in self._modules.items():
+                self._watching += [
+                    module.register_forward_pre_hook(partial(self._before, name), with_kwargs=True),
+                    module.register_forward_hook(partial(self._after, name)),
+                ]
 
     @property
     def _records(self) -> bool:
@@ -315,6 +326,10 @@ class monitor:
             self._calls = {}
             if self._records:
                 self._record.steps.append(self._step)
+            # A compiled graph keeps the hooks that it was traced with; and a model that is an
+            # activation itself has begun its call.
+            if not torch.compiler.is_compiling() and "" not in self._modules:
+                self._watch(self._records)
 
     def _end(self, *_: Any) -> None:
         self._depth -= 1
