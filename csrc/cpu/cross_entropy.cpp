@@ -12,35 +12,50 @@ namespace {
 using cpu::CrossEntropyKernels;
 using cpu::CrossEntropyRows;
 
-template <class S, bool lane_is_row>
-struct CrossEntropy {
-  using T = Compute<S>;
-  using G = Group<S, lane_is_row>;
-  using PerRow = typename G::template PerRow<T>;
-  static constexpr T infinity = SoftmaxConstants<T>::infinity;
-
+// What all rows share: the operands, and what follows from the options.
+template <class T>
+struct Given {
   const CrossEntropyRows& args;
-  const G group;
   const SoftCap<T> cap;
   const T share, uniform, z_loss;  // share of the target, and of every class
+  T grad_of_sum = T(0);            // of each row's loss, where they are reduced
 
-  CrossEntropy(const CrossEntropyRows& rows, int64_t index)
+  explicit Given(const CrossEntropyRows& rows)
       : args(rows),
-        group(rows.rows, index),
         cap(rows.softcap),
         share(T(1 - rows.label_smoothing)),
         uniform(T(rows.label_smoothing / double(rows.rows.classes))),
-        z_loss(T(rows.z_loss)) {}
+        z_loss(T(rows.z_loss)) {
+    if (!rows.reduced || rows.grad_loss == nullptr) return;
+    const double grad = double(*static_cast<const T*>(rows.grad_loss));
+    grad_of_sum = T(rows.total ? grad / double(*static_cast<const T*>(rows.total)) : grad);
+  }
+};
+
+template <class S, bool lane_is_row>
+struct CrossEntropy : Given<Compute<S>> {
+  using T = Compute<S>;
+  using G = Group<S, lane_is_row>;
+  using PerRow = typename G::template PerRow<T>;
+  using Given<T>::args, Given<T>::cap, Given<T>::share, Given<T>::uniform, Given<T>::z_loss;
+  static constexpr T infinity = SoftmaxConstants<T>::infinity;
+
+  const G group;
+
+  CrossEntropy(const Given<T>& given, int64_t index) : Given<T>(given), group(args.rows, index) {}
 
   static void forward(const CrossEntropyRows& args, int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) CrossEntropy(args, g).forward_group(args.sums + 2 * g);
+    const Given<T> given(args);
+    for (int64_t g = begin; g < end; ++g) CrossEntropy(given, g).forward_group(args.sums + 2 * g);
   }
   static void backward(const CrossEntropyRows& args, int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) CrossEntropy(args, g).backward_group();
+    const Given<T> given(args);
+    for (int64_t g = begin; g < end; ++g) CrossEntropy(given, g).backward_group();
   }
   static void double_backward(const CrossEntropyRows& args, int64_t begin, int64_t end) {
+    const Given<T> given(args);
     for (int64_t g = begin; g < end; ++g)
-      CrossEntropy(args, g).double_backward_group(args.sums + 2 * g);
+      CrossEntropy(given, g).double_backward_group(args.sums + 2 * g);
   }
   static constexpr CrossEntropyKernels kernels = {forward, backward, double_backward};
 
@@ -146,9 +161,10 @@ struct CrossEntropy {
     PerRow mean, mass, loss, lse, entropy;
     typename G::template PerRow<double> dot_sum, mass_sum;
     fill(mean, T(0));
+    fill(dot_sum, 0.0);
+    fill(mass_sum, 0.0);
     if (args.entropy) G::sum(moments, mean);
-    G::sum(dots, dot_sum);
-    G::sum(masses, mass_sum);
+    if (spread()) G::sum(dots, dot_sum), G::sum(masses, mass_sum);
     for (int r = 0; r < G::rows; ++r) {
       T log_sum = log1p(rest[r]);
       lse[r] = max[r] + log_sum;
@@ -215,17 +231,13 @@ struct CrossEntropy {
   // What the gradient of a row is made of: grad_z = p (kappa - h (z - max - mean)) - u a.
   struct Row {
     Target target;
-    PerRow max, rest, mass, mean, lse;
+    PerRow max, rest, mass, mean;
+    PerRow lse;      // max alone, without z_loss
     PerRow inverse;  // 1 / sum
     PerRow u, h;     // the gradients of loss and entropy
     PerRow kappa;
     PerRow factor;  // kappa / sum, unlifted
   };
-  // The gradient of the sum of losses, where they are reduced.
-  T gradient_of_sum() const {
-    const double grad = double(*static_cast<const T*>(args.grad_loss));
-    return T(args.total ? grad / double(*static_cast<const T*>(args.total)) : grad);
-  }
   bool load_row(Row& row) const {
     if (!load_target(row.target)) return false;
     fill(row.max, T(0));
@@ -241,15 +253,11 @@ struct CrossEntropy {
     PerRow q;
     fill(q, T(0));
     if (args.grad_lse) group.load_rows(q, args.grad_lse);
-    if (args.grad_loss == nullptr)
-      fill(row.u, T(0));
-    else if (args.reduced)
-      fill(row.u, gradient_of_sum());
-    else
-      group.load_rows(row.u, args.grad_loss);
+    fill(row.u, this->grad_of_sum);
+    if (args.grad_loss && !args.reduced) group.load_rows(row.u, args.grad_loss);
     for (int r = 0; r < G::rows; ++r) {
       row.inverse[r] = T(1) / (T(1) + row.rest[r]);
-      row.lse[r] = row.max[r] + log1p(row.rest[r]);
+      row.lse[r] = row.max[r] + (z_loss == T(0) ? T(0) : log1p(row.rest[r]));
       const RowGradient<T> gradient(row.u[r], q[r], row.target.coefficient[r], row.mass[r], row.rest[r],
                                     row.lse[r], z_loss);
       row.kappa[r] = gradient.kappa;
