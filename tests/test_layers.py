@@ -15,6 +15,7 @@ ORDER = (
     "_private",
     "_formulas",
     "_registry",
+    "_cutoffs",
     "_family",
     "_pointwise",
     "_compositions",
