@@ -85,10 +85,16 @@ def is_served(op: str, argument: str, x: object) -> bool:
     return False
 
 
-def is_small(op: str, dtype: torch.dtype, n: int, records: bool) -> bool:
-    """Whether "auto" leaves n elements to torch; op is a line of the table of cutoffs."""
+def records_graph(x: Tensor, other: Tensor | None = None) -> bool:
+    """Whether autograd records what is done with a tensor, or two."""
+    requires_grad = x.requires_grad or (other is not None and other.requires_grad)
+    return requires_grad and torch.is_grad_enabled()
+
+
+def is_small(line: str, dtype: torch.dtype, n: int, records: bool) -> bool:
+    """Whether "auto" leaves n elements to torch, by a line of the table of cutoffs."""
     choice = STATE.choice
-    return choice.auto and n < choice.cutoffs[op].of[dtype][records]
+    return choice.auto and n < choice.cutoffs[line].of.get(dtype, (0, 0))[records]
 
 
 def why_torch(op: str, line: str, x: Tensor, n: int, records: bool) -> str:
@@ -154,12 +160,14 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     # Every check is noticed by tiny tensors. What a compiler traces has no size yet.
     choice = STATE.choice
     if choice.auto and type(x) in EAGER and not is_dynamo_compiling():
-        cutoffs = choice.cutoffs[row.name]
-        if x.numel() < cutoffs.tiny and (cutoffs.any_dtype or x.dtype is torch.float16):
+        cutoffs, n = choice.cutoffs[row.name], x.numel()
+        if n < cutoffs.least or (
+            n < cutoffs.most and is_small(row.name, x.dtype, n, records_graph(x))
+        ):
             return row.builtin(x, *parameters) if parameters != row.defaults else row.builtin(x)
     if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
-    records = x.requires_grad and torch.is_grad_enabled()
+    records = records_graph(x)
     if is_small(row.name, x.dtype, x.numel(), records):
         return row.reference(x, *parameters)
     if parameters:
@@ -174,7 +182,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """In place. The value is written over x once nothing can go wrong any more."""
     if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters, inplace=True)
-    records = x.requires_grad and torch.is_grad_enabled()
+    records = records_graph(x)
     if is_small(row.name, x.dtype, x.numel(), records):
         return row.reference(x, *parameters, inplace=True)
     functions = STATE.choice.functions[row.name]
@@ -202,12 +210,12 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     """A gated activation of two tensors."""
     row, line, choice = ACTIVATIONS[gate_name], _MUL[gate_name], STATE.choice
     if choice.auto and type(gate) in EAGER and type(up) in EAGER and not is_dynamo_compiling():
-        cutoffs = choice.cutoffs[line]
+        cutoffs, n = choice.cutoffs[line], gate.numel()
         if (
-            gate.numel() < cutoffs.tiny
-            and (cutoffs.any_dtype or gate.dtype is torch.float16)
+            n < cutoffs.most
             and gate.shape == up.shape
             and gate.dtype is up.dtype
+            and (n < cutoffs.least or is_small(line, gate.dtype, n, records_graph(gate, up)))
         ):
             return row.builtin(gate) * up
     served = is_served(op, "gate", gate) & is_served(op, "up", up)
@@ -231,7 +239,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
             )
         dtype = torch.promote_types(gate.dtype, up.dtype)
         gate, up = gate.to(dtype), up.to(dtype)
-    records = torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)
+    records = records_graph(gate, up)
     if not served or compiles_to_torch() or is_small(line, gate.dtype, gate.numel(), records):
         return row.reference(gate) * up
     y: Tensor = apply(STATE.choice.functions[line], records, gate, up)
@@ -250,12 +258,12 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
     """A gated activation of the halves of one tensor along a dimension."""
     row, line, choice = ACTIVATIONS[gate_name], _GLU[gate_name], STATE.choice
     if choice.auto and dim == -1 and type(x) in EAGER and not is_dynamo_compiling():
-        cutoffs = choice.cutoffs[line]
+        cutoffs, n = choice.cutoffs[line], x.numel() // 2
         if (
-            x.numel() // 2 < cutoffs.tiny
-            and (cutoffs.any_dtype or x.dtype is torch.float16)
+            n < cutoffs.most
             and x.dim()
             and x.shape[-1] % 2 == 0
+            and (n < cutoffs.least or is_small(line, x.dtype, n, records_graph(x)))
         ):
             if op == "glu":
                 return _originals.glu(x)  # the one whose second half gates
@@ -279,7 +287,7 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
             f"{op}(): the halved dimension must be even, but dimension {dim} of argument 'input' "
             f"with shape {tuple(x.shape)} has size {x.shape[dim]}"
         )
-    records = x.requires_grad and torch.is_grad_enabled()
+    records = records_graph(x)
     if not served or compiles_to_torch() or is_small(line, x.dtype, x.numel() // 2, records):
         return _halves_multiplied(op, row, x, dim, gate_first)
     y: Tensor = apply(STATE.choice.functions[line], records, x, dim, gate_first)

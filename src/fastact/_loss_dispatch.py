@@ -19,6 +19,8 @@ from ._dispatch import (
     autocast,
     compiles_to_torch,
     is_served,
+    is_small,
+    records_graph,
     refusal,
     stands_for_tensor,
     why_torch,
@@ -109,11 +111,7 @@ def is_tiny(op: str, x: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling():
         return not _beats_what_compiles(op, x)
-    return x.numel() < choice.cutoffs[op].tiny
-
-
-def _records(x: Tensor) -> bool:
-    return x.requires_grad and torch.is_grad_enabled()
+    return is_small(op, x.dtype, x.numel(), records_graph(x))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -136,7 +134,7 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
         )
     if dtype is not None and x.dtype != dtype:
         x = x.to(dtype)
-    records = _records(x)
+    records = records_graph(x)
     if not answers(op, records, x, x.shape[dim] if x.dim() else 1):
         y: Tensor = getattr(F, op)(x, dim)
         return y
@@ -162,7 +160,7 @@ def nll_loss(
     check_target(op, x, target)
     check_weight(op, x, weight)
     check_devices(op, x, target=target, weight=weight)
-    records = _records(x)
+    records = records_graph(x)
     if torch.is_autocast_enabled(x.device.type) or not answers(
         op, records, x, x.shape[class_dim(x)], (target, weight)
     ):
@@ -211,7 +209,7 @@ def cross_entropy(
         op, x, target, weight, ignore_index, reduction, label_smoothing, z_loss, softcap, normalizer
     )
     plain = not (z_loss or softcap is not None or return_lse or return_entropy)
-    records = _records(x)
+    records = records_graph(x)
     overwrites = inplace_backward and records and not transforms_active()
     if overwrites:
         check_inplace(op, x)
@@ -303,7 +301,7 @@ def bce_with_logits(
         expanded.append(None)
     others = (target, *expanded)
     check_devices(op, x, target=target, weight=weight, pos_weight=pos_weight)
-    records = _records(x)
+    records = records_graph(x)
     ours = (
         not torch.is_autocast_enabled(x.device.type)
         and all(t is None or t.dtype == x.dtype for t in others)
