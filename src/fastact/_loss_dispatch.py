@@ -111,7 +111,8 @@ def is_tiny(op: str, x: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling():
         return not _beats_what_compiles(op, x)
-    return is_small(op, x.dtype, x.numel(), records_graph(x))
+    cutoffs, n = choice.cutoffs[op], x.numel()
+    return n < cutoffs.least or (n < cutoffs.most and is_small(op, x.dtype, n, records_graph(x)))
 
 
 # --------------------------------------------------------------------------------------------------
