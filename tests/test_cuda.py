@@ -177,6 +177,12 @@ def loss_and_gradient(x, target, reduction="none", **options):
     return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
 
 
+def of_rows(x, target):
+    """What rows of logits give, with options and without."""
+    loss, grad = loss_and_gradient(x, target, label_smoothing=0.1, z_loss=0.01)
+    return [loss, grad, *loss_and_gradient(x, target), F.softmax(x, 1), F.log_softmax(x, 1)]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=describe)
 @pytest.mark.parametrize("chunks", [1, 8, 64, 2049])
 def test_ignored_rows_are_not_read(chunks, dtype):
@@ -285,18 +291,12 @@ def test_a_rows_bits_depend_on_nothing_else(chunks, dtype):
     """Its place, its address and its neighbours; and twice the same is the same."""
     x = rows_of(dtype, chunks, rows=9)
     target = targets(x, ignored=False)
-    options = {"label_smoothing": 0.1, "z_loss": 0.01}
-
-    def evaluate(x, target):
-        loss, grad = loss_and_gradient(x, target, **options)
-        return [loss, grad, *loss_and_gradient(x, target), F.softmax(x, 1), F.log_softmax(x, 1)]
-
-    want = evaluate(x, target)
+    want = of_rows(x, target)
     order = torch.randperm(9)
-    assert_same(evaluate(x[order], target[order]), [t[order] for t in want], "permuted")
+    assert_same(of_rows(x[order], target[order]), [t[order] for t in want], "permuted")
     for r in (0, 4, 8):
         row, one = misaligned(x[r : r + 1], r + 1), target[r : r + 1]
-        assert_same(evaluate(row, one), [t[r : r + 1] for t in want], f"row {r} alone")
+        assert_same(of_rows(row, one), [t[r : r + 1] for t in want], f"row {r} alone")
     for reduction in ("mean", "sum"):
         first, second = (loss_and_gradient(x, target, reduction) for _ in range(2))
         assert_same(first, second, reduction)

@@ -15,7 +15,6 @@ from .._dispatch import NO_KERNELS, TOO_SMALL, refusal, why_torch
 from .._loss_dispatch import loss_why_torch
 from .._private import FakeTensorMode
 from .._registry import ACTIVATIONS
-from .._registry import DTYPES as FLOATS
 from . import exits
 from .arguments import no_such_op
 from .console import stdout
@@ -78,9 +77,9 @@ def line(op: str, classes: int) -> str:
 def limits(op: str, dtype: torch.dtype, classes: int) -> tuple[int, int]:
     """The cutoffs of an op, in elements of its input; 0 where there are none."""
     choice = STATE.choice
-    if not choice.auto or dtype not in FLOATS:
+    if not choice.auto:
         return 0, 0
-    plain, grad = choice.cutoffs[line(op, classes)].of[dtype]
+    plain, grad = choice.cutoffs[line(op, classes)].of.get(dtype, (0, 0))
     return (2 * plain, 2 * grad) if op in HALVES else (plain, grad)
 
 
