@@ -80,10 +80,10 @@ struct Tanh : Transcendental {
   FASTACT_FN T curvature(T y) const { return T(-2) * y; }
 };
 
-// log1p(exp(-|x|)) times C::lift: the tail shared by softplus and logsigmoid.
+// log1p(exp(-|x|)) times C::lift: the tail shared by softplus and logsigmoid. NaN gives a number.
 template <class C, class T>
 FASTACT_FN T softplus_tail(T x) {
-  return log1p_lifted<C>(exp_lifted<C>(at_most(abs(x), T(C::exp_limit))));
+  return log1p_lifted<C>(exp_lifted<C>(magnitude_at_most<C>(x, T(C::exp_limit))));
 }
 
 // log(1 + exp(beta x)) / beta, and x itself where beta x > threshold. Slope sigmoid(beta x).
@@ -92,11 +92,11 @@ template <class T, class C>
 struct Softplus : Transcendental {
   static constexpr const char* name = "softplus";
   static constexpr int arity = 2;
-  T beta, threshold;
-  explicit Softplus(const double* p) : beta(T(p[0])), threshold(T(p[1])) {}
+  T beta, inverse, threshold;
+  explicit Softplus(const double* p) : beta(T(p[0])), inverse(T(1 / p[0])), threshold(T(p[1])) {}
   FASTACT_FN T value(T x) const {
     T u = x * beta;
-    T soft = fma(softplus_tail<C>(u), C::unlift, u > T(0) ? u : T(0)) / beta;
+    T soft = fma(softplus_tail<C>(u), C::unlift, at_least(u, T(0))) * inverse;
     return u > threshold ? x : soft;
   }
   FASTACT_FN T slope(T x) const {
@@ -114,7 +114,7 @@ template <class T, class C>
 struct LogSigmoid : Transcendental {
   static constexpr const char* name = "logsigmoid";
   explicit LogSigmoid(const double*) {}
-  FASTACT_FN T value(T x) const { return fma(softplus_tail<C>(x), -C::unlift, x < T(0) ? x : T(0)); }
+  FASTACT_FN T value(T x) const { return fma(softplus_tail<C>(x), -C::unlift, at_most(x, T(0))); }
   FASTACT_FN T slope(T x) const { return Sigmoid<T, C>::value(-x); }
   FASTACT_FN T curvature(T x) const { return -Sigmoid<T, C>::value(x) * Sigmoid<T, C>::value(-x); }
 };
@@ -194,7 +194,7 @@ struct ExponentialUnit : Transcendental {
   }
   FASTACT_FN T left_slope(T x) const {
     T low, u = quotient(x, low), factor = divided ? negative * inverse : negative;
-    Power<T> p = exp_power<C>(at_most(abs(u), T(C::exp_limit)));
+    Power<T> p = exp_power<C>(magnitude_at_most<C>(u, T(C::exp_limit)));
     if constexpr (!divided) return factor * exp2<C>(p) * C::unlift;
     p.f = fma(copysign(T(C::log2e), -u), low, p.f);
     T lifted = exp2<C>(p);
@@ -304,7 +304,7 @@ struct Hardsigmoid : Defaults {
   static constexpr const char* name = "hardsigmoid";
   static constexpr bool zero_wins = true;
   explicit Hardsigmoid(const double*) {}
-  FASTACT_FN T value(T x) const { return at_most(at_least(x + T(3), T(0)), T(6)) / T(6); }
+  FASTACT_FN T value(T x) const { return at_most(at_least(x + T(3), T(0)), T(6)) * T(1.0 / 6); }
   FASTACT_FN T slope(T x) const { return (x > T(-3)) & (x < T(3)) ? T(1.0 / 6) : T(0); }
   FASTACT_FN T curvature(T) const { return T(0); }
 };

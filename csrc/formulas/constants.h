@@ -33,7 +33,7 @@ struct Constants<float> {
   static constexpr float quick_limit = 77.78f;
   static constexpr float expm1_low = -40.0f;
   static constexpr float expm1_overflow = 89.0f;  // exp(89) overflows
-  static constexpr float tanh_limit = 20.0f;      // tanh(10) rounds to 1; the doubled argument
+  static constexpr float tanh_limit = 10.0f;      // its tanh rounds to 1
   static constexpr float log2e = 1.44269502f, log2e_low = 1.92596299e-8f;
   static constexpr float ln2_high = 0x1.63p-1f;  // 10 bits: k * ln2_high is exact
   static constexpr float ln2_low = -2.12194440054690583e-4f;
@@ -70,7 +70,7 @@ struct Constants<double> {
   static constexpr double quick_limit = 520.87;
   static constexpr double expm1_low = -40.0;
   static constexpr double expm1_overflow = 710.0;
-  static constexpr double tanh_limit = 40.0;
+  static constexpr double tanh_limit = 20.0;
   static constexpr double log2e = 1.442695040888963407, log2e_low = 2.035527374e-17;
   static constexpr double ln2_high = 0x1.62e42feep-1;  // 32 bits
   static constexpr double ln2_low = 0x1.a39ef35793c76p-33;

@@ -202,25 +202,31 @@ FASTACT_FN T exp_lifted(T t) {
   return exp2<C>(exp_power<C>(t));
 }
 
-// exp(x + low) - 1 for every x, infinite from expm1_overflow. 1 ulp. (Adding -0 compiles to nothing.)
+// (exp(x + low) - 1) / 2 for x from C::expm1_low to C::expm1_overflow. 1 ulp. (Adding -0 compiles to
+// nothing.)
 template <class C, class T>
-FASTACT_FN T expm1(T x, T low = -T(0)) {
+FASTACT_FN T half_expm1(T x, T low = -T(0)) {
   using Bits = typename C::Bits;
   constexpr T magic = C::round_magic + T(C::bias - 1);  // half of 2^k: 2^128 has no float
-  x = at_most(at_least(x, T(C::expm1_low)), T(C::expm1_overflow));
   T k_magic = fma(x, T(C::log2e), magic);
   T k = k_magic - magic;
   T r = fma(k, -C::ln2_low, fma(k, -C::ln2_high, x)) + low;
   T p = fma(r * r, polynomial<C::expm1>(r), r);
   T half = __builtin_bit_cast(T, Bits(uint64_t(__builtin_bit_cast(Bits, k_magic)) << C::mantissa_bits));
-  return fma(half, p, half - T(0.5)) * T(2);
+  return fma(half, p, half - T(0.5));
+}
+
+// exp(x + low) - 1 for every x, infinite from expm1_overflow. 1 ulp.
+template <class C, class T>
+FASTACT_FN T expm1(T x, T low = -T(0)) {
+  return half_expm1<C>(at_most(at_least(x, T(C::expm1_low)), T(C::expm1_overflow)), low) * T(2);
 }
 
 // tanh(x). 2.5 ulp.
 template <class C, class T>
 FASTACT_FN T tanh(T x) {
-  T m = expm1<C>(-at_most(abs(x) * T(2), T(C::tanh_limit)));
-  return copysign(quotient(m, T(2) + m), x);
+  T m = half_expm1<C>(T(-2) * magnitude_at_most<C>(x, T(C::tanh_limit)));
+  return x != x ? x : copysign(quotient(m, T(1) + m), x);
 }
 
 // log1p(e) for e = lifted / lift <= 1, lifted, by log1p(e) = 2 atanh(s), s = e / (2 + e). 2 ulp.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from . import _autograd, _library, _private
-from ._cutoffs import CUTOFFS, Cutoffs
+from ._cutoffs import CUTOFFS, Cutoffs, no_cutoffs
 
 NAMES = ("auto", "compiled", "numba", "torch")
 
@@ -83,7 +83,7 @@ class Choice:
     functions: dict[str, _autograd.Functions]  # by op; empty: torch's own ops answer
     auto: bool = False  # whether torch answers where it is faster
     source: str = "torch"  # whose kernels those are
-    cutoffs: Mapping[str, Cutoffs] = field(default_factory=dict)  # by op, where auto
+    cutoffs: Mapping[str, Cutoffs] = field(default_factory=no_cutoffs)  # by op, where auto
     cuda: _library.CudaLibrary | None = None  # whose kernels take CUDA tensors; None: torch's
 
 
@@ -112,7 +112,7 @@ def _resolve(name: str) -> Choice:
     # not at the first CUDA tensor, which may be one that a compiler traces.
     cuda = _library.cuda() if name == "compiled" else None
     auto = name == "auto"
-    cutoffs = CUTOFFS[source] if auto else {}
+    cutoffs = CUTOFFS[source] if auto else no_cutoffs()
     return Choice(name, _autograd.functions(namespace), auto, source, cutoffs, cuda)
 
 

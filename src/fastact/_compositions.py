@@ -17,6 +17,7 @@ from . import _originals as F
 from ._private import functorch_active
 
 REDUCTIONS = ("none", "mean", "sum")
+NUMBERS = {reduction: number for number, reduction in enumerate(REDUCTIONS)}  # torch's, too
 
 
 def class_dim(x: Tensor) -> int:

@@ -152,6 +152,11 @@ def _table(lines: dict[str, Line]) -> Mapping[str, Cutoffs]:
 CUTOFFS = {"compiled": _table(_COMPILED), "numba": _table(_NUMBA)}
 
 
+def no_cutoffs() -> Mapping[str, Cutoffs]:
+    """Nothing goes to torch for its size."""
+    return defaultdict(lambda: Cutoffs((0, 0), (0, 0), (0, 0)))
+
+
 def line_of(op: str, classes: int) -> str:
     """The line of an op, of rows of so many classes if it is over classes."""
     if op not in OVER_CLASSES:

@@ -18,8 +18,7 @@ from ._pointwise import gate_and_up
 from ._private import FakeTensor, below_autograd, is_jit_tracing
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
-EAGER = frozenset({Tensor, Parameter})
-PLAIN = EAGER | {FakeTensor}
+PLAIN = frozenset({Tensor, Parameter, FakeTensor})
 _DTYPES = frozenset(DTYPES)
 _HALF = frozenset({torch.bfloat16, torch.float16})
 # What torch's autocast computes in float32 on a GPU. The losses see to it by themselves.
@@ -158,9 +157,8 @@ def apply(functions: Functions, records: bool, *args: Any) -> Any:
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """An elementwise activation of one tensor."""
     # Every check is noticed by tiny tensors. What a compiler traces has no size yet.
-    choice = STATE.choice
-    if choice.auto and type(x) in EAGER and not is_dynamo_compiling():
-        cutoffs, n = choice.cutoffs[row.name], x.numel()
+    if (type(x) is Tensor or type(x) is Parameter) and not is_dynamo_compiling():
+        cutoffs, n = STATE.choice.cutoffs[row.name], x.numel()
         if n < cutoffs.least or (
             n < cutoffs.most and is_small(row.name, x.dtype, n, records_graph(x))
         ):
@@ -208,9 +206,9 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
 
 def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     """A gated activation of two tensors."""
-    row, line, choice = ACTIVATIONS[gate_name], _MUL[gate_name], STATE.choice
-    if choice.auto and type(gate) in EAGER and type(up) in EAGER and not is_dynamo_compiling():
-        cutoffs, n = choice.cutoffs[line], gate.numel()
+    row, line = ACTIVATIONS[gate_name], _MUL[gate_name]
+    if type(gate) is Tensor and type(up) is Tensor and not is_dynamo_compiling():
+        cutoffs, n = STATE.choice.cutoffs[line], gate.numel()
         if (
             n < cutoffs.most
             and gate.shape == up.shape
@@ -256,9 +254,9 @@ def _halves_multiplied(op: str, row: Activation, x: Tensor, dim: int, gate_first
 
 def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Tensor:
     """A gated activation of the halves of one tensor along a dimension."""
-    row, line, choice = ACTIVATIONS[gate_name], _GLU[gate_name], STATE.choice
-    if choice.auto and dim == -1 and type(x) in EAGER and not is_dynamo_compiling():
-        cutoffs, n = choice.cutoffs[line], x.numel() // 2
+    row, line = ACTIVATIONS[gate_name], _GLU[gate_name]
+    if dim == -1 and type(x) is Tensor and not is_dynamo_compiling():
+        cutoffs, n = STATE.choice.cutoffs[line], x.numel() // 2
         if (
             n < cutoffs.most
             and x.dim()

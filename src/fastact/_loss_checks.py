@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._autograd import transforms_active
-from ._compositions import REDUCTIONS, class_dim
+from ._compositions import NUMBERS, REDUCTIONS, class_dim
 
 
 def check_tensors(op: str, **tensors: Tensor | None) -> None:
@@ -45,7 +45,7 @@ def reduction_number(
             f"{op}(): {reduction!r} is not a valid value for reduction; expected one of "
             f"{', '.join(REDUCTIONS)}"
         )
-    return REDUCTIONS.index(reduction)
+    return NUMBERS[reduction]
 
 
 def check_target(op: str, x: Tensor, target: Tensor) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from . import _compositions, _private
 from . import _originals as F
@@ -106,12 +107,11 @@ def answers(
 
 def is_tiny(op: str, x: Tensor) -> bool:
     """Whether torch answers in any case: what tiny tensors notice is every check."""
-    choice = STATE.choice
-    if not choice.auto or type(x) not in PLAIN:
+    if type(x) is not Tensor:  # which may be answered by torch, too, but not before every check
         return False
-    if torch.compiler.is_compiling():
-        return not _beats_what_compiles(op, x)
-    cutoffs, n = choice.cutoffs[op], x.numel()
+    if is_dynamo_compiling():
+        return STATE.choice.auto and not _beats_what_compiles(op, x)
+    cutoffs, n = STATE.choice.cutoffs[op], x.numel()
     return n < cutoffs.least or (n < cutoffs.most and is_small(op, x.dtype, n, records_graph(x)))
 
 

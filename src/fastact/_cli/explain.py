@@ -76,10 +76,7 @@ def line(op: str, classes: int) -> str:
 
 def limits(op: str, dtype: torch.dtype, classes: int) -> tuple[int, int]:
     """The cutoffs of an op, in elements of its input; 0 where there are none."""
-    choice = STATE.choice
-    if not choice.auto:
-        return 0, 0
-    plain, grad = choice.cutoffs[line(op, classes)].of.get(dtype, (0, 0))
+    plain, grad = STATE.choice.cutoffs[line(op, classes)].of.get(dtype, (0, 0))
     return (2 * plain, 2 * grad) if op in HALVES else (plain, grad)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _loss_dispatch
-from .._compositions import REDUCTIONS
+from .._compositions import NUMBERS
 from .._loss_checks import reduction_number
 from .._loss_dispatch import is_tiny
 from .._private import cross_entropy_loss, nll_loss_nd
@@ -53,17 +53,14 @@ def nll_loss(
     """
     if (
         is_tiny("nll_loss", input)
-        and nll_loss_nd is not None
         and size_average is None
         and reduce is None
-        and reduction in REDUCTIONS
+        and nll_loss_nd is not None
     ):
         try:
-            tiny: Tensor = nll_loss_nd(
-                input, target, weight, REDUCTIONS.index(reduction), ignore_index
-            )
+            tiny: Tensor = nll_loss_nd(input, target, weight, NUMBERS[reduction], ignore_index)
             return tiny
-        except (IndexError, RuntimeError, TypeError, ValueError):
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError):
             pass  # to be said in more words below
     number = reduction_number("nll_loss", reduction, size_average, reduce)
     return _loss_dispatch.nll_loss(input, target, weight, ignore_index, number)
@@ -186,21 +183,20 @@ def cross_entropy(
     """
     if (
         is_tiny("cross_entropy", input)
-        and cross_entropy_loss is not None
         and softcap is None
         and normalizer is None
         and not (inplace_backward or z_loss or return_lse or return_entropy)
         and label_smoothing >= 0
         and size_average is None
         and reduce is None
-        and reduction in REDUCTIONS
+        and cross_entropy_loss is not None
     ):
         try:
             tiny: Tensor = cross_entropy_loss(
-                input, target, weight, REDUCTIONS.index(reduction), ignore_index, label_smoothing
+                input, target, weight, NUMBERS[reduction], ignore_index, label_smoothing
             )
             return tiny
-        except (IndexError, RuntimeError, TypeError, ValueError):
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError):
             pass  # to be said in more words below
     return _loss_dispatch.cross_entropy(
         input,
@@ -258,13 +254,12 @@ def binary_cross_entropy_with_logits(
         and target.shape == input.shape
         and size_average is None
         and reduce is None
-        and reduction in REDUCTIONS
     ):
         try:
             return torch.binary_cross_entropy_with_logits(
-                input, target, weight, pos_weight, REDUCTIONS.index(reduction)
+                input, target, weight, pos_weight, NUMBERS[reduction]
             )
-        except (RuntimeError, TypeError):
+        except (KeyError, RuntimeError, TypeError):
             pass  # to be said in more words below
     number = reduction_number("binary_cross_entropy_with_logits", reduction, size_average, reduce)
     return _loss_dispatch.bce_with_logits(input, target, weight, pos_weight, number)
