@@ -96,7 +96,7 @@ struct Softplus : Transcendental {
   explicit Softplus(const double* p) : beta(T(p[0])), inverse(T(1 / p[0])), threshold(T(p[1])) {}
   FASTACT_FN T value(T x) const {
     T u = x * beta;
-    T soft = fma(softplus_tail<C>(u), C::unlift, at_least(u, T(0))) * inverse;
+    T soft = fma(softplus_tail<C>(u) * C::unlift, inverse, u < T(0) ? T(0) : x);
     return u > threshold ? x : soft;
   }
   FASTACT_FN T slope(T x) const {
