@@ -19,5 +19,7 @@ if [ $# -eq 0 ]; then
     set -- "$@" "$root/tests/test_$name.py"
   done
 fi
-"$root/tools/preload.sh" "$build/libfastact_emulated.so" "$python" -m pytest -q \
-  -k "not peak_memory and not no_classes and not threads" "$@"
+# A process for each core, and none of torch's threads, which spin between tiny operations: on a slow
+# machine it took an hour.
+OMP_NUM_THREADS=1 "$root/tools/preload.sh" "$build/libfastact_emulated.so" "$python" -m pytest -q \
+  -n auto --dist worksteal -k "not peak_memory and not no_classes and not threads" "$@"
