@@ -167,9 +167,11 @@ def _losses() -> Iterator[Op]:
         return {f"{rows}x{columns}": (rows, columns) for rows, columns in sizes}
 
     large, wide, images, tiny = (2048, 32000), (512, 128256), (4096, 1000), (64, 10)
+    characters = (16384, 256)
     yield Op(
         "cross_entropy", family, "cross_entropy", TF.cross_entropy, _logits,
-        shapes(large, wide, images, tiny), (1, 2), scalar=True, indexed=True, dtypes=dtypes,
+        shapes(large, wide, images, characters, tiny), (1, 2), scalar=True, indexed=True,
+        dtypes=dtypes,
     )  # fmt: skip
     yield Op(
         "cross_entropy_inplace", family, "cross_entropy", TF.cross_entropy, _logits,

@@ -40,7 +40,7 @@ struct CrossEntropy : Given<Compute<S>> {
   using Given<T>::args, Given<T>::cap, Given<T>::share, Given<T>::uniform, Given<T>::z_loss;
   static constexpr T infinity = SoftmaxConstants<T>::infinity;
 
-  const G group;
+  G group;
 
   CrossEntropy(const Given<T>& given, int64_t index) : Given<T>(given), group(args.rows, index) {}
 
@@ -98,16 +98,16 @@ struct CrossEntropy : Given<Compute<S>> {
 
   // The target of each row: its logit, its coefficient share * w, its class weight.
   struct Target {
-    bool used[G::rows];  // false: ignored
-    int64_t index[G::rows];
+    bool any;          // is used
+    bool used[lanes];  // false: ignored, or none
+    int64_t index[lanes];
     PerRow logit, coefficient, weight;
     PerRow slope;  // of the cap
   };
-  // False where no row of the group is in use.
-  bool load_target(Target& t) const {
-    bool any = false;
+  void load_target(Target& t) const {
+    t.any = false;
     const T* w = static_cast<const T*>(args.weight);
-    for (int r = 0; r < G::rows; ++r) {
+    group.for_rows([&](int r) {
       t.used[r] = r < group.count;
       t.index[r] = 0;
       t.logit[r] = t.coefficient[r] = T(0);
@@ -125,55 +125,39 @@ struct CrossEntropy : Given<Compute<S>> {
           }
         }
       }
-      any |= t.used[r];
-    }
-    return any;
+      t.any |= t.used[r];
+    });
   }
+  // Whether any row is, of those whose turn it is.
+  bool is_used(const Target& t) const { return lane_is_row ? t.any : t.used[group.row(0)]; }
 
-  void forward_group(double* sums) const {
+  void forward_group(double* sums) {
     Target target;
-    Exponentials<G> exponentials;
-    Lanes<T> moments;
-    fill(moments, T(0));  // of exp(z - max) (z - max)
-    // In double: coefficients may all be alike, but for one that is much larger, and float would round
-    // each sum to the same side.
-    Lanes<double> dots, masses;
-    fill(dots, 0.0);    // of a (z - max)
-    fill(masses, 0.0);  // of a
-    PerRow &max = exponentials.max, &rest = exponentials.rest;
-    const bool any = load_target(target);
-    if (args.normalized) {
-      fill(max, T(0));
-      fill(rest, T(0));
-    } else {
-      if (!lane_is_row && is_plain()) {
-        const S* x = group.at(args.logits, 0, 0);
-        for (int64_t first = 0, n; any && first < classes(); first += n) {
-          n = group.part_from(first);
-          exponentials.add_row(x + first, n);
-        }
-      } else {
-        for (int64_t first = 0; any && first < classes(); first += G::width)
-          add_block(first, exponentials, moments, dots, masses);
-      }
-      exponentials.finish();
-    }
-    PerRow mean, mass, loss, lse, entropy;
-    typename G::template PerRow<double> dot_sum, mass_sum;
+    load_target(target);
+    PerRow max, rest, mean, mass, loss, lse, entropy;
+    Lanes<double> dot, double_mass;
+    fill(max, T(0));
+    fill(rest, T(0));
     fill(mean, T(0));
-    fill(dot_sum, 0.0);
-    fill(mass_sum, 0.0);
-    if (args.entropy) G::sum(moments, mean);
-    if (spread()) G::sum(dots, dot_sum), G::sum(masses, mass_sum);
-    for (int r = 0; r < G::rows; ++r) {
+    fill(dot, 0.0);
+    fill(double_mass, 0.0);
+    if (!args.normalized) {
+      if (!lane_is_row && is_plain())
+        sum_up_rows(group, args.logits, [&](int r) { return target.used[r]; }, max, rest);
+      else
+        group.in_turn([&](const G&) {
+          if (is_used(target)) sum_up(max, rest, mean, dot, double_mass);
+        });
+    }
+    group.for_rows([&](int r) {
       T log_sum = log1p(rest[r]);
       lse[r] = max[r] + log_sum;
       mean[r] /= T(1) + rest[r];
       entropy[r] = log_sum - mean[r];
-      mass[r] = T(mass_sum[r]);
-      loss[r] = row_loss(max[r], log_sum, mass[r], T(dot_sum[r]), target.coefficient[r],
-                         target.logit[r], z_loss);
-    }
+      mass[r] = T(double_mass[r]);
+      loss[r] =
+          row_loss(max[r], log_sum, mass[r], T(dot[r]), target.coefficient[r], target.logit[r], z_loss);
+    });
     double loss_sum = 0, weight_sum = 0;
     for (int r = 0; r < group.count; ++r) {
       if (!target.used[r]) max[r] = rest[r] = mass[r] = mean[r] = loss[r] = lse[r] = entropy[r] = T(0);
@@ -191,26 +175,55 @@ struct CrossEntropy : Given<Compute<S>> {
     if (args.entropy) group.store_rows(args.entropy, entropy);
   }
 
+  // What the classes of the rows whose turn it is add up to: with the maximum, and in `moment` (of the
+  // entropy), dot and mass what formulas/cross_entropy.h sums.
+  void sum_up(PerRow& max, PerRow& rest, PerRow& moment, Lanes<double>& dot,
+              Lanes<double>& mass) const {
+    Exponentials<G> exponentials;
+    exponentials.clear();
+    Lanes<T> moments;
+    fill(moments, T(0));  // of exp(z - max) (z - max)
+    // In double: coefficients may all be alike, but for one that is much larger, and float would round
+    // each sum to the same side.
+    Lanes<double> dots, masses;
+    fill(dots, 0.0);    // of a (z - max)
+    fill(masses, 0.0);  // of a
+    for (int64_t first = 0; first < classes(); first += G::width)
+      add_block(first, exponentials, moments, dots, masses);
+    exponentials.finish();
+    group.keep(max, exponentials.max);
+    group.keep(rest, exponentials.rest);
+    add_up(moments, moment);
+    add_up(dots, dot);
+    add_up(masses, mass);
+  }
+  template <class U>
+  void add_up(Lanes<U>& a, Lanes<U>& sums) const {
+    typename G::template Together<U> sum;
+    G::sum(a, sum);
+    group.keep(sums, sum);
+  }
+
   void add_block(int64_t first, Exponentials<G>& exponentials, Lanes<T>& moments, Lanes<double>& dots,
                  Lanes<double>& masses) const {
     alignas(64) Block<T> z;
     load_logits(z, first);
     const int n = group.steps_from(first);
     exponentials.add(z, n, [&] {
-      const PerRow &scale = exponentials.scale, &drop = exponentials.drop;
+      const auto &scale = exponentials.scale, &drop = exponentials.drop;
       if (args.entropy)
         for (int l = 0; l < lanes; ++l)
-          moments[l] = scale[G::row(l)] * (moments[l] + exponentials.total(l) * drop[G::row(l)]);
+          moments[l] = scale[G::slot(l)] * (moments[l] + exponentials.total(l) * drop[G::slot(l)]);
       if (spread())
-        for (int l = 0; l < lanes; ++l) dots[l] += masses[l] * double(drop[G::row(l)]);
+        for (int l = 0; l < lanes; ++l) dots[l] += masses[l] * double(drop[G::slot(l)]);
     });
-    const PerRow& shift = exponentials.shift;
+    const auto& shift = exponentials.shift;
     if (args.entropy) {
       Lanes<T> part;
       fill(part, T(0));
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
-          T d = z[k][l] - shift[G::row(l)];
+          T d = z[k][l] - shift[G::slot(l)];
           part[l] += exp_negative(d) * at_least(d, SoftmaxConstants<T>::limit);  // below it, 0
         }
       for (int l = 0; l < lanes; ++l) moments[l] += part[l];
@@ -220,7 +233,7 @@ struct CrossEntropy : Given<Compute<S>> {
       load_coefficients(a, first);
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
-          T d = z[k][l] - shift[G::row(l)];
+          T d = z[k][l] - shift[G::slot(l)];
           T counted = a[k][l] == T(0) ? T(0) : d;
           dots[l] += double(a[k][l] * counted);
           masses[l] += double(a[k][l]);
@@ -238,8 +251,8 @@ struct CrossEntropy : Given<Compute<S>> {
     PerRow kappa;
     PerRow factor;  // kappa / sum, unlifted
   };
-  bool load_row(Row& row) const {
-    if (!load_target(row.target)) return false;
+  void load_row(Row& row) const {
+    load_target(row.target);
     fill(row.max, T(0));
     fill(row.rest, T(0));
     fill(row.mass, T(0));
@@ -255,15 +268,14 @@ struct CrossEntropy : Given<Compute<S>> {
     if (args.grad_lse) group.load_rows(q, args.grad_lse);
     fill(row.u, this->grad_of_sum);
     if (args.grad_loss && !args.reduced) group.load_rows(row.u, args.grad_loss);
-    for (int r = 0; r < G::rows; ++r) {
+    group.for_rows([&](int r) {
       row.inverse[r] = T(1) / (T(1) + row.rest[r]);
       row.lse[r] = row.max[r] + (z_loss == T(0) ? T(0) : log1p(row.rest[r]));
       const RowGradient<T> gradient(row.u[r], q[r], row.target.coefficient[r], row.mass[r], row.rest[r],
                                     row.lse[r], z_loss);
       row.kappa[r] = gradient.kappa;
       row.factor[r] = gradient.factor;
-    }
-    return true;
+    });
   }
 
   // grad_z of a block of logits, the target's index left out.
@@ -272,97 +284,134 @@ struct CrossEntropy : Given<Compute<S>> {
     if (spread()) {
       load_coefficients(grad, first);
       for (int k = 0; k < n; ++k)
-        for (int l = 0; l < lanes; ++l) grad[k][l] *= -row.u[G::row(l)];
+        for (int l = 0; l < lanes; ++l) grad[k][l] *= -row.u[group.row(l)];
     } else {
       for (int k = 0; k < n; ++k) fill(grad[k], T(0));
     }
     for (int k = 0; k < n; ++k)
       for (int l = 0; l < lanes; ++l) {
-        const int r = G::row(l);
+        const int r = group.row(l);
         T e = exp_negative_lifted<G::is_short, false>(z[k][l] - row.max[r]);
         grad[k][l] = fma(e, row.factor[r], grad[k][l]);
       }
     if (args.grad_entropy)
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
-          const int r = G::row(l);
+          const int r = group.row(l);
           grad[k][l] -= entropy_gradient(z[k][l] - row.max[r], row.inverse[r], row.h[r], row.mean[r]);
         }
   }
 
   // The whole of grad_z at the target, where p - 1 would cancel.
   void target_gradient(const Row& row, PerRow& grad) const {
-    for (int r = 0; r < G::rows; ++r) {
+    group.for_rows([&](int r) {
       grad[r] = fastact::target_gradient(row.target.logit[r] - row.max[r], row.inverse[r], row.rest[r],
                                          row.u[r], row.kappa[r], row.target.coefficient[r],
                                          uniform * row.target.weight[r], row.h[r], row.mean[r]);
-    }
+    });
   }
 
-  void backward_group() const {
+  void backward_group() {
     Row row;
-    if (!load_row(row)) return zero(args.grad_logits);
+    load_row(row);
     PerRow at_target;
-    if (args.normalized) {
-      for (int r = 0; r < G::rows; ++r) at_target[r] = -row.u[r] * row.target.coefficient[r];
-      zero(args.grad_logits);
-      return store_target(row.target, args.grad_logits, at_target);
-    }
-    target_gradient(row, at_target);
-    for (int r = 0; r < G::rows; ++r) at_target[r] *= row.target.slope[r];
-
-    if (!lane_is_row && is_plain()) {
-      scaled_softmax(row);
-      return store_target(row.target, args.grad_logits, at_target);
-    }
-    for (int64_t first = 0; first < classes(); first += G::width) {
-      alignas(64) Block<T> z, grad;
-      load_logits(z, first);
-      gradient(row, first, z, grad);
-      const int n = group.steps_from(first);
-      if (args.softcap > 0) {
-        alignas(64) Block<T> slope;
-        load_slopes(slope, first);
-        for (int k = 0; k < n; ++k)
-          for (int l = 0; l < lanes; ++l) grad[k][l] *= slope[k][l];
-      }
-      hide_ignored(row.target, n, grad);
-      group.store(args.grad_logits, first, grad);
-    }
+    if (args.normalized)
+      group.for_rows([&](int r) { at_target[r] = -row.u[r] * row.target.coefficient[r]; });
+    else
+      target_gradient(row, at_target);
+    group.for_rows([&](int r) { at_target[r] *= row.target.slope[r]; });
+    group.in_turn([&](const G&) {
+      if (args.normalized || !is_used(row.target))
+        zero(args.grad_logits);
+      else if (!lane_is_row && is_plain())
+        scaled_softmax(row);
+      else
+        for (int64_t first = 0; first < classes(); first += G::width) store_gradient(row, first);
+    });
     store_target(row.target, args.grad_logits, at_target);
+  }
+
+  void store_gradient(const Row& row, int64_t first) const {
+    alignas(64) Block<T> z, grad;
+    load_logits(z, first);
+    gradient(row, first, z, grad);
+    const int n = group.steps_from(first);
+    if (args.softcap > 0) {
+      alignas(64) Block<T> slope;
+      load_slopes(slope, first);
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) grad[k][l] *= slope[k][l];
+    }
+    hide_ignored(row.target, n, grad);
+    group.store(args.grad_logits, first, grad);
   }
 
   // The gradient of one row without options, in one loop from memory to memory.
   void scaled_softmax(const Row& row) const {
-    const S* x = group.at(args.logits, 0, 0);
-    S* grad = group.at(args.grad_logits, 0, 0);
-    const T max = row.max[0], factor = row.factor[0];
+    const S* x = group.at(args.logits, 0);
+    S* grad = group.at(args.grad_logits, 0);
+    const T max = row.max[group.row(0)], factor = row.factor[group.row(0)];
     // Where a logit is NaN, so are max and factor.
     map({x}, {grad}, classes(), [&](const T(&z)[1], T(&y)[1]) __attribute__((always_inline)) {
       y[0] = exp_negative_lifted<G::is_short, false>(z[0] - max) * factor;
     });
   }
 
-  void double_backward_group(double* sums) const {
+  void double_backward_group(double* sums) {
     Row row;
-    PerRow by_loss, by_lse, by_entropy;
-    sums[0] = sums[1] = 0;
-    if (!load_row(row)) {
-      fill(by_loss, T(0));
-      store_grads(by_loss, by_loss, by_loss);
-      return args.grad_logits ? zero(args.grad_logits) : void();
-    }
+    load_row(row);
     const Target& target = row.target;
-    // y = v dz/dx, counted from its value at the target: the loss depends on differences only.
-    PerRow origin;
-    fill(origin, T(0));
-    if (args.target)
-      for (int r = 0; r < group.count; ++r) {
-        if (!target.used[r]) continue;
-        origin[r] = load(*group.at(args.v, r, target.index[r]));
-        origin[r] *= target.slope[r];
-      }
-    Lanes<T> means, covariances, dots;  // of y; of y and z; of y and a
+    Pushed pushed;
+    fill(pushed.origin, T(0));
+    for (int r = 0; args.target && r < group.count; ++r)
+      if (target.used[r])
+        pushed.origin[r] = load(*group.at(args.v, r, target.index[r])) * target.slope[r];
+    PerRow dot;
+    fill(pushed.mean, T(0));
+    fill(pushed.covariance, T(0));
+    fill(dot, T(0));
+    group.in_turn([&](const G&) {
+      if (is_used(target)) sum_up(row, pushed, dot);
+    });
+    PerRow by_loss, by_entropy;
+    sums[0] = sums[1] = 0;
+    group.for_rows([&](int r) {
+      const T mean = pushed.mean[r];
+      pushed.by_lse[r] = mean + pushed.origin[r];
+      by_loss[r] = target.coefficient[r] * mean + row.mass[r] * mean - dot[r] +
+                   T(2) * z_loss * row.lse[r] * pushed.by_lse[r];
+      by_entropy[r] = -pushed.covariance[r];
+      if (!target.used[r]) by_loss[r] = pushed.by_lse[r] = by_entropy[r] = T(0);
+    });
+    for (int r = 0; r < group.count; ++r) {
+      sums[0] += double(by_loss[r]);
+      if (target.used[r]) sums[1] += double(target.weight[r]);
+    }
+    if (args.grad_grad_loss) group.store_rows(args.grad_grad_loss, by_loss);
+    if (args.grad_grad_lse) group.store_rows(args.grad_grad_lse, pushed.by_lse);
+    if (args.grad_grad_entropy) group.store_rows(args.grad_grad_entropy, by_entropy);
+    if (!args.grad_logits) return;
+
+    PerRow at_target;
+    target_gradient(row, at_target);
+    group.in_turn([&](const G&) {
+      if (is_used(target))
+        for (int64_t first = 0; first < classes(); first += G::width)
+          store_tangent(row, pushed, at_target, first);
+      else
+        zero(args.grad_logits);
+    });
+  }
+
+  // Of y = v dz/dx, counted from its value at the target, as the loss depends on differences only: the
+  // mean, and the covariance with z. by_lse is what lse takes of it.
+  struct Pushed {
+    PerRow origin, mean, covariance, by_lse;
+  };
+
+  // What the classes of the rows whose turn it is add up to; dot: of y and a.
+  void sum_up(const Row& row, Pushed& pushed, PerRow& dot) const {
+    Lanes<T> means, covariances, dots;
     fill(means, T(0));
     fill(covariances, T(0));
     fill(dots, T(0));
@@ -373,55 +422,40 @@ struct CrossEntropy : Given<Compute<S>> {
       const int n = group.steps_from(first);
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
-          const int r = G::row(l);
-          T d = z[k][l] - row.max[r];
+          const int r = group.row(l);
+          T d = z[k][l] - row.max[r], mean = row.mean[r];
           T p = exp_negative(d) * row.inverse[r];
-          T from_origin = y[k][l] - origin[r];
+          T from_origin = y[k][l] - pushed.origin[r];
           means[l] += p == T(0) ? T(0) : p * from_origin;
-          covariances[l] += p == T(0) ? T(0) : p * (d - row.mean[r]) * from_origin;
+          covariances[l] += p == T(0) ? T(0) : p * (d - mean) * from_origin;
         }
       if (!spread()) continue;
       load_coefficients(a, first);
       for (int k = 0; k < n; ++k)
-        for (int l = 0; l < lanes; ++l) dots[l] += a[k][l] * (y[k][l] - origin[G::row(l)]);
+        for (int l = 0; l < lanes; ++l) dots[l] += a[k][l] * (y[k][l] - pushed.origin[group.row(l)]);
     }
-    PerRow mean, covariance, dot;
-    G::sum(means, mean);
-    G::sum(covariances, covariance);
-    G::sum(dots, dot);
-    for (int r = 0; r < G::rows; ++r) {
-      by_lse[r] = mean[r] + origin[r];
-      by_loss[r] = target.coefficient[r] * mean[r] + row.mass[r] * mean[r] - dot[r] +
-                   T(2) * z_loss * row.lse[r] * by_lse[r];
-      by_entropy[r] = -covariance[r];
-      if (!target.used[r]) by_loss[r] = by_lse[r] = by_entropy[r] = T(0);
-    }
-    for (int r = 0; r < group.count; ++r) {
-      sums[0] += double(by_loss[r]);
-      if (target.used[r]) sums[1] += double(target.weight[r]);
-    }
-    store_grads(by_loss, by_lse, by_entropy);
-    if (!args.grad_logits) return;
+    add_up(means, pushed.mean);
+    add_up(covariances, pushed.covariance);
+    add_up(dots, dot);
+  }
 
-    PerRow at_target;
-    target_gradient(row, at_target);
-    for (int64_t first = 0; first < classes(); first += G::width) {
-      alignas(64) Block<T> grad;
-      load_logits(z, first);
-      load_y(first, y);
-      const int n = group.steps_from(first);
-      for (int k = 0; k < n; ++k)
-        for (int l = 0; l < lanes; ++l) {
-          const int r = G::row(l);
-          T d = z[k][l] - row.max[r];
-          grad[k][l] =
-              gradient_tangent(d, row.inverse[r], y[k][l] - origin[r], mean[r], by_lse[r],
-                               covariance[r], row.u[r], row.kappa[r], row.h[r], row.mean[r], z_loss);
-        }
-      if (args.softcap > 0) add_curvature(row, first, z, grad, at_target);
-      hide_ignored(target, n, grad);
-      group.store(args.grad_logits, first, grad);
-    }
+  void store_tangent(const Row& row, const Pushed& pushed, const PerRow& at_target,
+                     int64_t first) const {
+    alignas(64) Block<T> z, y, grad;
+    load_logits(z, first);
+    load_y(first, y);
+    const int n = group.steps_from(first);
+    for (int k = 0; k < n; ++k)
+      for (int l = 0; l < lanes; ++l) {
+        const int r = group.row(l);
+        T d = z[k][l] - row.max[r];
+        grad[k][l] = gradient_tangent(d, row.inverse[r], y[k][l] - pushed.origin[r], pushed.mean[r],
+                                      pushed.by_lse[r], pushed.covariance[r], row.u[r], row.kappa[r],
+                                      row.h[r], row.mean[r], z_loss);
+      }
+    if (args.softcap > 0) add_curvature(row, first, z, grad, at_target);
+    hide_ignored(row.target, n, grad);
+    group.store(args.grad_logits, first, grad);
   }
 
   // dz/dx.
@@ -449,12 +483,12 @@ struct CrossEntropy : Given<Compute<S>> {
     load_slopes(slope, first);
     group.load(curvature, args.logits, first, T(0),
                [this](T x) __attribute__((always_inline)) { return cap.curvature(x); });
-    if (args.target)
-      for (int r = 0; r < group.count; ++r) {
-        const int64_t j = row.target.index[r] - first;
-        if (!row.target.used[r] || j < 0 || j >= group.classes_from(first)) continue;
-        (lane_is_row ? by_z[j][r] : by_z[j / lanes][j % lanes]) = at_target[r];
-      }
+    for (int s = 0; args.target && s < G::together; ++s) {
+      const int r = group.row(s);
+      const int64_t j = row.target.index[r] - first;
+      if (!row.target.used[r] || j < 0 || j >= group.classes_from(first)) continue;
+      (lane_is_row ? by_z[j][s] : by_z[j / lanes][j % lanes]) = at_target[r];
+    }
     for (int k = 0; k < group.steps_from(first); ++k)
       for (int l = 0; l < lanes; ++l)
         grad[k][l] = grad[k][l] * slope[k][l] + v[k][l] * curvature[k][l] * by_z[k][l];
@@ -472,12 +506,6 @@ struct CrossEntropy : Given<Compute<S>> {
     if (args.target == nullptr) return;
     for (int r = 0; r < group.count; ++r)
       if (target.used[r]) *group.at(grad, r, target.index[r]) = store<S>(value[r]);
-  }
-
-  void store_grads(const PerRow& loss, const PerRow& lse, const PerRow& entropy) const {
-    if (args.grad_grad_loss) group.store_rows(args.grad_grad_loss, loss);
-    if (args.grad_grad_lse) group.store_rows(args.grad_grad_lse, lse);
-    if (args.grad_grad_entropy) group.store_rows(args.grad_grad_entropy, entropy);
   }
 
   void zero(void* grad) const {

@@ -1,7 +1,9 @@
 // Blocks of logits as kernels see them: lanes side by side in vectors, steps one after another. The
-// same loops serve a group that is one row spread over all lanes, and a group of one row in each
-// lane; all that differs is where elements lie, and that the lanes of one row add up.
+// same loops serve a group whose rows come one after another, each spread over all lanes, and one with
+// a row in each lane; all that differs is where elements lie, and that the lanes of one row add up.
 #pragma once
+
+#include <utility>
 
 #include "../formulas/math.h"
 #include "elements.h"
@@ -51,18 +53,56 @@ FASTACT_FN void add_terms(Lanes<T>& sums, int64_t n, const Term& term) {
   for (int l = 0; l < lanes; ++l) sums[l] += part[l];
 }
 
-// The largest of tops and value(j) over [0, n).
-template <class T, class Value>
-FASTACT_FN void raise(Lanes<T>& tops, int64_t n, const Value& value) {
+// The largest of tops and z[j] over [0, n).
+template <class T>
+FASTACT_FN void raise(Lanes<T>& tops, int64_t n, const T* z) {
   const auto larger = [](T a, T b) { return a > b ? a : b; };
   if (n < lanes) {
-    for (int64_t j = 0; j < n; ++j) tops[j] = larger(value(j), tops[j]);
+    for (int64_t j = 0; j < n; ++j) tops[j] = larger(z[j], tops[j]);
     return;
   }
   for (int64_t j = 0; j + lanes <= n; j += lanes)
-    for (int l = 0; l < lanes; ++l) tops[l] = larger(value(j + l), tops[l]);
+    for (int l = 0; l < lanes; ++l) tops[l] = larger(z[j + l], tops[l]);
   if (n % lanes)
-    for (int l = 0; l < lanes; ++l) tops[l] = larger(value(n - lanes + l), tops[l]);
+    for (int l = 0; l < lanes; ++l) tops[l] = larger(z[n - lanes + l], tops[l]);
+}
+
+// How many bytes a register has.
+#if defined(__AVX512F__)
+constexpr int register_bytes = 64;
+#elif defined(__AVX__)
+constexpr int register_bytes = 32;
+#else
+constexpr int register_bytes = 16;
+#endif
+
+// a = op(a, b) of the halves of a vector, until one number is left.
+template <class V, class T, class Op, int... i>
+FASTACT_FN void fold(const V& v, T& result, const Op& op, std::integer_sequence<int, i...>) {
+  constexpr int half = sizeof...(i);
+  if constexpr (half == 1) {
+    result = v[0];
+    op(result, v[1]);
+  } else {
+    auto low = __builtin_shufflevector(v, v, i...);
+    op(low, __builtin_shufflevector(v, v, half + i...));
+    fold(low, result, op, std::make_integer_sequence<int, half / 2>());
+  }
+}
+
+// The same of an array: in registers from the beginning, as the compiler makes loops over short arrays,
+// and vectors longer than a register, into work on single numbers.
+template <class T, class Op>
+FASTACT_FN void fold(const Lanes<T>& a, T& result, const Op& op) {
+  constexpr int width = register_bytes / sizeof(T);
+  using V __attribute__((vector_size(register_bytes))) = T;
+  V v[lanes / width];
+  __builtin_memcpy(v, a, sizeof(v));
+#pragma GCC unroll 8
+  for (int half = lanes / width / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) op(v[i], v[i + half]);
+  fold(v[0], result, op, std::make_integer_sequence<int, width / 2>());
 }
 
 template <class S, bool lane_is_row>
@@ -72,16 +112,20 @@ class Group {
   using Storage = S;
   // Whether gradients are rounded to 16 bits, and their exponentials need not be exact in float.
   static constexpr bool is_short = sizeof(S) == 2;
-  // How many rows a group has; and, for each of them, a number.
-  static constexpr int rows = lane_is_row ? lanes : 1;
+  // A number for each row of the group; and for each of those that are worked at together.
   template <class U>
-  using PerRow = U[rows];
-  // Which row a lane works at.
-  FASTACT_FN static constexpr int row(int lane) { return lane_is_row ? lane : 0; }
+  using PerRow = Lanes<U>;
+  static constexpr int together = lane_is_row ? lanes : 1;
+  template <class U>
+  using Together = U[together];
+  // Which of these a lane works at, and which row of the group that is.
+  FASTACT_FN static constexpr int slot(int lane) { return lane_is_row ? lane : 0; }
+  FASTACT_FN int row(int lane) const { return lane_is_row ? lane : turn_; }
   // How many classes a block holds.
   static constexpr int64_t width = lane_is_row ? steps : steps * lanes;
   // How many classes of one row, from class `first` on, are taken at once where no block is needed: no
   // less than there are lanes, if it can be helped.
+  static constexpr int64_t longest = std::max<int64_t>(cpu::Rows::classes_per_group, width + lanes);
   int64_t part_from(int64_t first) const {
     const int64_t left = rows_.classes - first;
     return left < width + lanes ? left : width;
@@ -93,12 +137,32 @@ class Group {
     const int64_t inner = index % per_outer * rows.rows_per_group();
     const int64_t left = rows.inner - inner;
     first_row = outer * rows.inner + inner;
-    count = lane_is_row ? int(left < lanes ? left : lanes) : 1;
+    count = int(left < rows.rows_per_group() ? left : rows.rows_per_group());
     offset_ = outer * rows.outer_stride + inner * rows.row_stride;
   }
 
   int64_t first_row;
-  int count;  // of rows that exist: the last group may have less
+  int count;  // of rows that exist, no more than there are lanes
+
+  // Calls f(group) for the rows of the group in turn: once where they are all worked at together.
+  template <class F>
+  FASTACT_FN void in_turn(const F& f) {
+    const int turns = lane_is_row ? 1 : count;
+    for (turn_ = 0; turn_ < turns; ++turn_) f(*this);
+  }
+  // Calls f(row) for every row of the group, and for some more where that fills vectors.
+  template <class F>
+  FASTACT_FN void for_rows(const F& f) const {
+    constexpr int width = 8;
+    for (int first = 0; first < count; first += width)
+      for (int r = first; r < first + width; ++r) f(r);
+  }
+
+  // What was found of the rows whose turn it is, kept for the group.
+  template <class U>
+  FASTACT_FN void keep(PerRow<U>& all, const Together<U>& found) const {
+    for (int s = 0; s < together; ++s) all[row(s)] = found[s];
+  }
 
   // The steps that the block from class `first` on has.
   int steps_from(int64_t first) const {
@@ -113,11 +177,15 @@ class Group {
     return const_cast<S*>(at(static_cast<const void*>(x), row, c));
   }
 
+  // In the first of the rows whose turn it is.
+  const S* at(const void* x, int64_t c) const { return at(x, row(0), c); }
+  S* at(void* x, int64_t c) const { return at(x, row(0), c); }
+
   // Applies f to the elements from class `first` on: f(x) for each that exists; pad where a row ends
   // before the last step's lanes do.
   template <class F>
   void load(Block<T>& block, const void* x, int64_t first, T pad, const F& f) const {
-    const S* from = at(x, 0, first);
+    const S* from = at(x, first);
     const int64_t n = classes_from(first);
     if constexpr (!lane_is_row) {
       T* flat = &block[0][0];
@@ -148,7 +216,7 @@ class Group {
   }
 
   void store(void* y, int64_t first, const Block<T>& block) const {
-    S* to = at(y, 0, first);
+    S* to = at(y, first);
     const int64_t n = classes_from(first);
     if constexpr (!lane_is_row) {
       narrow(&block[0][0], to, n);
@@ -166,7 +234,7 @@ class Group {
 
   // One number for each row, from memory and back.
   void load_rows(PerRow<T>& a, const void* from) const {
-    if (count < rows) fill(a, T(0));
+    if (count < lanes) fill(a, T(0));
     for (int r = 0; r < count; ++r) a[r] = (static_cast<const T*>(from) + first_row)[r];
   }
   void store_rows(void* to, const PerRow<T>& a) const {
@@ -175,11 +243,11 @@ class Group {
 
   // Over the lanes of each row, in a fixed order.
   template <class U>
-  static void sum(Lanes<U>& a, PerRow<U>& total) {
-    reduce(a, total, [](U x, U y) { return x + y; });
+  FASTACT_FN static void sum(const Lanes<U>& a, Together<U>& total) {
+    reduce(a, total, [](auto& x, const auto& y) { x = x + y; });
   }
-  static void maximum(Lanes<T>& a, PerRow<T>& total) {
-    reduce(a, total, [](T x, T y) { return y > x ? y : x; });
+  FASTACT_FN static void maximum(const Lanes<T>& a, Together<T>& total) {
+    reduce(a, total, [](auto& x, const auto& y) { x = y > x ? y : x; });
   }
 
   int64_t classes_from(int64_t first) const {
@@ -188,25 +256,18 @@ class Group {
   }
 
  private:
-  static_assert(lanes == 32);
   template <class U, class Op>
-  static void reduce(Lanes<U>& a, PerRow<U>& total, const Op& op) {
-    if constexpr (!lane_is_row) {
-      fold<lanes / 2>(a, op);
-      fold<lanes / 4>(a, op);
-      fold<lanes / 8>(a, op);
-      fold<lanes / 16>(a, op);
-      fold<lanes / 32>(a, op);
+  FASTACT_FN static void reduce(const Lanes<U>& a, Together<U>& total, const Op& op) {
+    if constexpr (lane_is_row) {
+      for (int s = 0; s < together; ++s) total[s] = a[s];
+    } else {
+      fold(a, total[0], op);
     }
-    for (int r = 0; r < rows; ++r) total[r] = a[r];
-  }
-  template <int half, class U, class Op>
-  static void fold(Lanes<U>& a, const Op& op) {
-    for (int l = 0; l < half; ++l) a[l] = op(a[l], a[l + half]);
   }
 
   const cpu::Rows& rows_;
   int64_t offset_;
+  int turn_ = 0;
 };
 
 }  // namespace

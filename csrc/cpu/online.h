@@ -1,4 +1,5 @@
-// The sum of exponentials of a row, block by block, with a maximum that rises as it goes.
+// The sum of exponentials of rows that are worked at together, block by block, with a maximum that
+// rises as it goes.
 #pragma once
 
 #include "../formulas/softmax.h"
@@ -11,13 +12,15 @@ template <class G>
 struct Exponentials {
   using T = typename G::T;
   static constexpr T infinity = SoftmaxConstants<T>::infinity;
+  static constexpr T unlift = SoftmaxConstants<T>::unlift;
 
-  typename G::template PerRow<T> max;   // of what has been added, -inf at first
-  typename G::template PerRow<T> rest;  // after finish(): the sum of exp(z - max), less 1
+  typename G::template Together<T> max;   // of what has been added, -inf at first
+  typename G::template Together<T> rest;  // after finish(): the sum of exp(z - max), less 1
   // What exponents are taken from: the maximum, but 0 as long as there was nothing but -inf.
-  typename G::template PerRow<T> shift;
+  typename G::template Together<T> shift;
 
-  Exponentials() {
+  void clear() {
+    is_empty_ = true;
     fill(max, -infinity);
     fill(shift, T(0));
     fill(ones_, T(0));
@@ -25,105 +28,142 @@ struct Exponentials {
   }
 
   // Where the maximum rises, all that was added before shrinks by `scale`, and shift by -`drop`.
-  typename G::template PerRow<T> scale, drop;
-  T total(int lane) const { return ones_[lane] + others_[lane]; }
+  typename G::template Together<T> scale, drop;
+  T total(int lane) const { return (ones_[lane] + others_[lane]) * unlift; }
 
-  // Adds n steps. rise() can adjust sums of its own before `total` is rescaled.
+  // Adds n steps. on_rise() can adjust sums of its own before `total` is rescaled.
   template <class Rise>
-  void add(const Block<T>& z, int n, const Rise& rise) {
+  void add(const Block<T>& z, int n, const Rise& on_rise) {
     const T* flat = &z[0][0];
-    const auto at = [&](int64_t j) { return flat[j]; };
-    add_elements(int64_t(n) * lanes, at, rise, [](int64_t) {});
+    rise(flat, int64_t(n) * lanes, on_rise);
+    add_terms(flat, int64_t(n) * lanes, [](int64_t) {});
   }
   void add(const Block<T>& z, int n) {
     add(z, n, [] {});
   }
 
-  // Adds n elements of one row, no more than two blocks.
-  void add_row(const typename G::Storage* x, int64_t n) {
-    if constexpr (G::is_short) {
-      alignas(64) T z[2 * sizeof(Block<T>) / sizeof(T)];
-      widen(x, z, n);
-      add_elements(n, [&](int64_t j) { return z[j]; }, [] {}, [](int64_t) {});
-    } else {
-      // What is next in memory, of this row or of the one after it, comes while exponentials are
-      // computed: looking for the maximum leaves no time for it. 16 bits are half as much, and gain
-      // nothing.
-      const auto prefetch = [&](int64_t j) __attribute__((always_inline)) { prefetch_step(x + n + j); };
-      add_elements(n, [&](int64_t j) { return load(x[j]); }, [] {}, prefetch);
-    }
-  }
-
-  // Sums up the lanes of each row; sum_j exp(z_j) = exp(max) (1 + rest) from here on.
-  void finish() {
-    typename G::template PerRow<T> ones;
-    G::sum(ones_, ones);
-    G::sum(others_, rest);
-    for (int r = 0; r < G::rows; ++r) {
-      // A row of nothing but -inf, or one with +inf, has no softmax: NaN, as in torch.
-      max[r] = max[r] - max[r] == T(0) ? max[r] : T(0) * infinity;
-      rest[r] += ones[r] - T(1);  // -1 of nothing but -inf
-    }
-  }
-
- private:
-  // each_step(j) may do something of its own at each step.
-  template <class Z, class Rise, class Step>
-  void add_elements(int64_t n, const Z& z, const Rise& rise, const Step& each_step) {
+  // The same in two halves, for n elements: the maximum, then the terms. each_step(j) may do something
+  // of its own.
+  template <class Rise>
+  void rise(const T* z, int64_t n, const Rise& on_rise) {
     Lanes<T> tops;
-    for (int l = 0; l < lanes; ++l) tops[l] = max[G::row(l)];
+    for (int l = 0; l < lanes; ++l) tops[l] = max[G::slot(l)];
     raise(tops, n, z);
-    typename G::template PerRow<T> top;
+    typename G::template Together<T> top;
     G::maximum(tops, top);
-    if (!empty_) {
-      for (int r = 0; r < G::rows; ++r) {
+    if (!is_empty_) {
+      for (int r = 0; r < G::together; ++r) {
         scale[r] = top[r] == max[r] ? T(1) : exp_negative(max[r] - top[r]);
         drop[r] = shift[r] - (top[r] == -infinity ? T(0) : top[r]);
       }
-      rise();
+      on_rise();
       for (int l = 0; l < lanes; ++l) {
-        const int r = G::row(l);
+        const int r = G::slot(l);
         const T keeps = top[r] == max[r] ? T(1) : T(0);
         others_[l] = scale[r] * (others_[l] + (T(1) - keeps) * ones_[l]);
         ones_[l] *= keeps;
       }
     }
-    for (int r = 0; r < G::rows; ++r) {
+    for (int r = 0; r < G::together; ++r) {
       shift[r] = top[r] == -infinity ? T(0) : top[r];
       max[r] = top[r];
     }
-    empty_ = false;
+  }
 
-    // With the maximum's own terms and without: their number is the difference, to the nearest integer.
+  template <class Step>
+  void add_terms(const T* z, int64_t n, const Step& each_step) {
+    // With the maximum's own terms and without.
     Lanes<T> all, others;
     fill(all, T(0));
     fill(others, T(0));
     const auto add = [&](int l, T zj, bool counts) {
-      const T top = shift[G::row(l)], e = exp_negative_lifted<G::is_short>(zj - top);
+      const T top = shift[G::slot(l)], e = exp_negative_lifted<G::is_short>(zj - top);
       all[l] = counts ? all[l] + e : all[l];
       others[l] = counts && zj != top ? others[l] + e : others[l];
     };
     const int64_t whole = n / lanes * lanes;
     for (int64_t j = 0; j < whole; j += lanes) {
       each_step(j);
-      for (int l = 0; l < lanes; ++l) add(l, z(j + l), true);
+      for (int l = 0; l < lanes; ++l) add(l, z[j + l], true);
     }
     if (n < lanes)
-      for (int64_t j = 0; j < n; ++j) add(int(j), z(j), true);
+      for (int64_t j = 0; j < n; ++j) add(int(j), z[j], true);
     else if (whole < n)
-      for (int l = 0; l < lanes; ++l) add(l, z(n - lanes + l), n - lanes + l >= whole);
+      for (int l = 0; l < lanes; ++l) add(l, z[n - lanes + l], n - lanes + l >= whole);
     for (int l = 0; l < lanes; ++l) {
-      using C = Constants<T>;
-      others_[l] += others[l] * SoftmaxConstants<T>::unlift;
-      ones_[l] +=
-          ((all[l] - others[l]) * SoftmaxConstants<T>::unlift + C::round_magic) - C::round_magic;
+      ones_[l] += all[l] - others[l];
+      others_[l] += others[l];
+    }
+    is_empty_ = false;
+  }
+
+  // Sums up the lanes of each row; sum_j exp(z_j) = exp(max) (1 + rest) from here on.
+  void finish() {
+    typename G::template Together<T> ones;
+    G::sum(ones_, ones);
+    G::sum(others_, rest);
+    for (int r = 0; r < G::together; ++r) {
+      // A row of nothing but -inf, or one with +inf, has no softmax: NaN, as in torch.
+      max[r] = max[r] - max[r] == T(0) ? max[r] : T(0) * infinity;
+      // How often the maximum occurs is an integer. -1 of nothing but -inf.
+      constexpr T magic = Constants<T>::round_magic;
+      rest[r] = rest[r] * unlift + (((ones[r] * unlift + magic) - magic) - T(1));
     }
   }
 
-  bool empty_ = true;
-  Lanes<T> ones_;    // how often the maximum occurred
+ private:
+  bool is_empty_;
+  // Lifted by exp_negative_lifted.
+  Lanes<T> ones_;    // of the maximum's own terms
   Lanes<T> others_;  // the sum of exp(z - max) over all else
 };
+
+// Sums up the rows of a group whose classes lie side by side, those that used(row) is true of. Each
+// pass goes over all rows: the next one's maximum is looked for while the last one's is not known yet.
+template <class G, class Used>
+void sum_up_rows(G& group, const void* logits, const Used& used, Lanes<typename G::T>& max,
+                 Lanes<typename G::T>& rest) {
+  using T = typename G::T;
+  constexpr int64_t line = 64 / sizeof(T);
+  Exponentials<G> sums[lanes];
+  alignas(64) T widened[G::is_short ? G::longest + lanes * line : 1];
+  const T* z[lanes];
+  const auto each = [&](const auto& f) {
+    group.in_turn([&](const G&) {
+      if (used(group.row(0))) f(group.row(0));
+    });
+  };
+  for (int64_t first = 0, n; (n = group.part_from(first)) > 0; first += n) {
+    each([&](int r) {
+      if (first == 0) sums[r].clear();
+      const auto* x = group.at(logits, first);
+      if constexpr (G::is_short) {
+        T* to = widened + r * ((n + line - 1) / line * line);
+        widen(x, to, n);
+        z[r] = to;
+      } else {
+        z[r] = x;
+      }
+      sums[r].rise(z[r], n, [] {});
+    });
+    // What is next in memory, of these rows or of the next group's, comes while exponentials are
+    // computed: looking for the maximum leaves no time for it. 16 bits are half as much, and gain
+    // nothing.
+    const int64_t ahead = group.part_from(first + n) > 0
+                              ? n
+                              : group.at(logits, group.count, 0) - group.at(logits, 0, first);
+    each([&](int r) {
+      sums[r].add_terms(z[r], n, [&](int64_t j) __attribute__((always_inline)) {
+        if constexpr (!G::is_short) prefetch_step(z[r] + ahead + j);
+      });
+    });
+  }
+  each([&](int r) {
+    sums[r].finish();
+    group.keep(max, sums[r].max);
+    group.keep(rest, sums[r].rest);
+  });
+}
 
 }  // namespace
 }  // namespace fastact

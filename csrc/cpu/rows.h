@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include <algorithm>
+
 namespace fastact::cpu {
 
 struct Rows {
@@ -17,12 +19,17 @@ struct Rows {
   }
   constexpr int64_t count() const { return outer * inner; }
 
-  // Rows are worked at in groups. Where the classes of one row fill vectors a group is a row; else
-  // each lane of a vector has a row of its own. A row's result depends on neither, and not on its
-  // neighbours.
+  // Rows are worked at in groups of up to `lanes`, so that what is computed once for each row fills
+  // vectors. So do the classes of a row, one row after another; where there are too few of them, or
+  // they do not lie side by side, each lane has a row of its own. A row's result does not depend on
+  // its neighbours.
   static constexpr int64_t lanes = 32;
-  constexpr bool lane_is_row() const { return class_stride > 1 || classes <= 2 * lanes; }
-  constexpr int64_t rows_per_group() const { return lane_is_row() ? lanes : 1; }
+  constexpr bool lane_is_row() const { return class_stride > 1 || classes < lanes; }
+  static constexpr int64_t classes_per_group = 1 << 12;  // of several rows; they stay in the cache
+  constexpr int64_t rows_per_group() const {
+    if (lane_is_row()) return lanes;
+    return std::clamp<int64_t>(classes_per_group / classes, 1, lanes);
+  }
   constexpr int64_t groups_per_outer() const {
     return (inner + rows_per_group() - 1) / rows_per_group();
   }

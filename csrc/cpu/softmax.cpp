@@ -21,6 +21,7 @@ struct RowsInLanes {
     for (int64_t g = begin; g < end; ++g) {
       const G group(args.rows, g);
       Exponentials<G> sum;
+      sum.clear();
       for (int64_t first = 0; first < args.rows.classes; first += G::width) {
         group.load(z, args.inputs[0], first, -sum.infinity);
         sum.add(z, group.steps_from(first));
@@ -115,18 +116,19 @@ struct WholeRows {
   static void forward(const SoftmaxRows& args, int64_t begin, int64_t end) {
     const int64_t classes = args.rows.classes;
     for (int64_t g = begin; g < end; ++g) {
-      const G group(args.rows, g);
-      const S* x = group.at(args.inputs[0], 0, 0);
-      S* y = group.at(args.outputs[0], 0, 0);
-      Exponentials<G> sum;
-      for (int64_t first = 0, n; first < classes; first += n) {
-        n = group.part_from(first);
-        sum.add_row(x + first, n);
-      }
-      sum.finish();
-      const T max = sum.max[0], scale = F::scale(max, sum.rest[0]);
-      map({x}, {y}, classes, [&](const T(&z)[1], T(&p)[1]) __attribute__((always_inline)) {
-        p[0] = F::template value<G::is_short>(z[0] - max, scale);
+      G group(args.rows, g);
+      Lanes<T> maxima, rests, scales;
+      fill(maxima, T(0));
+      fill(rests, T(0));
+      sum_up_rows(group, args.inputs[0], [](int) { return true; }, maxima, rests);
+      group.for_rows([&](int r) { scales[r] = F::scale(maxima[r], rests[r]); });
+      group.in_turn([&](const G&) {
+        const S* x = group.at(args.inputs[0], 0);
+        S* y = group.at(args.outputs[0], 0);
+        const T max = maxima[group.row(0)], scale = scales[group.row(0)];
+        map({x}, {y}, classes, [&](const T(&z)[1], T(&p)[1]) __attribute__((always_inline)) {
+          p[0] = F::template value<G::is_short>(z[0] - max, scale);
+        });
       });
     }
   }
@@ -134,13 +136,14 @@ struct WholeRows {
   static void backward(const SoftmaxRows& args, int64_t begin, int64_t end) {
     const int64_t classes = args.rows.classes;
     for (int64_t g = begin; g < end; ++g) {
-      const G group(args.rows, g);
-      const S* grad = group.at(args.inputs[0], 0, 0);
-      const S* y = group.at(args.inputs[1], 0, 0);
-      S* grad_x = group.at(args.outputs[0], 0, 0);
-      const T sum = total(group, grad, y, F::pulled);
-      map({grad, y}, {grad_x}, classes, [&](const T(&a)[2], T(&b)[1]) __attribute__((always_inline)) {
-        b[0] = F::backward(a[0], a[1], sum);
+      G(args.rows, g).in_turn([&](const G& group) {
+        const S* grad = group.at(args.inputs[0], 0);
+        const S* y = group.at(args.inputs[1], 0);
+        S* grad_x = group.at(args.outputs[0], 0);
+        const T sum = total(group, grad, y, F::pulled);
+        map({grad, y}, {grad_x}, classes, [&](const T(&a)[2], T(&b)[1]) __attribute__((always_inline)) {
+          b[0] = F::backward(a[0], a[1], sum);
+        });
       });
     }
   }
@@ -148,24 +151,25 @@ struct WholeRows {
   static void double_backward(const SoftmaxRows& args, int64_t begin, int64_t end) {
     const int64_t classes = args.rows.classes;
     for (int64_t g = begin; g < end; ++g) {
-      const G group(args.rows, g);
-      const S* v = group.at(args.inputs[0], 0, 0);
-      const S* grad = group.at(args.inputs[1], 0, 0);
-      const S* y = group.at(args.inputs[2], 0, 0);
-      S* grad_grad = group.at(args.outputs[0], 0, 0);
-      S* grad_y = group.at(args.outputs[1], 0, 0);
-      const T v_sum = total(group, v, y, F::pushed), grad_sum = total(group, grad, y, F::pulled);
-      map({v, grad, y}, {grad_grad, grad_y}, classes,
-          [&](const T(&a)[3], T(&b)[2]) __attribute__((always_inline)) {
-            b[0] = F::forward_mode(a[0], a[2], v_sum);
-            b[1] = F::by_saved(a[0], a[1], a[2], grad_sum, v_sum);
-          });
+      G(args.rows, g).in_turn([&](const G& group) {
+        const S* v = group.at(args.inputs[0], 0);
+        const S* grad = group.at(args.inputs[1], 0);
+        const S* y = group.at(args.inputs[2], 0);
+        S* grad_grad = group.at(args.outputs[0], 0);
+        S* grad_y = group.at(args.outputs[1], 0);
+        const T v_sum = total(group, v, y, F::pushed), grad_sum = total(group, grad, y, F::pulled);
+        map({v, grad, y}, {grad_grad, grad_y}, classes,
+            [&](const T(&a)[3], T(&b)[2]) __attribute__((always_inline)) {
+              b[0] = F::forward_mode(a[0], a[2], v_sum);
+              b[1] = F::by_saved(a[0], a[1], a[2], grad_sum, v_sum);
+            });
+      });
     }
   }
 
   // The sum of term(a, b) over the row.
   template <class Term>
-  static T total(const G& group, const S* a, const S* b, const Term& term) {
+  FASTACT_FN static T total(const G& group, const S* a, const S* b, const Term& term) {
     Lanes<T> sums;
     fill(sums, T(0));
     for (int64_t first = 0, n; (n = group.part_from(first)) > 0; first += n) {
