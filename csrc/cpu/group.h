@@ -3,8 +3,6 @@
 // a row in each lane; all that differs is where elements lie, and that the lanes of one row add up.
 #pragma once
 
-#include <utility>
-
 #include "../formulas/math.h"
 #include "elements.h"
 #include "rows.h"
@@ -77,16 +75,17 @@ constexpr int register_bytes = 16;
 #endif
 
 // a = op(a, b) of the halves of a vector, until one number is left.
-template <class V, class T, class Op, int... i>
-FASTACT_FN void fold(const V& v, T& result, const Op& op, std::integer_sequence<int, i...>) {
-  constexpr int half = sizeof...(i);
-  if constexpr (half == 1) {
+template <class T, class V, class Op>
+FASTACT_FN void fold_vector(const V& v, T& result, const Op& op) {
+  if constexpr (sizeof(V) == 2 * sizeof(T)) {
     result = v[0];
     op(result, v[1]);
   } else {
-    auto low = __builtin_shufflevector(v, v, i...);
-    op(low, __builtin_shufflevector(v, v, half + i...));
-    fold(low, result, op, std::make_integer_sequence<int, half / 2>());
+    using Half __attribute__((vector_size(sizeof(V) / 2))) = T;
+    Half half[2];
+    __builtin_memcpy(half, &v, sizeof(v));
+    op(half[0], half[1]);
+    fold_vector(half[0], result, op);
   }
 }
 
@@ -102,7 +101,7 @@ FASTACT_FN void fold(const Lanes<T>& a, T& result, const Op& op) {
   for (int half = lanes / width / 2; half > 0; half /= 2)
 #pragma GCC unroll 8
     for (int i = 0; i < half; ++i) op(v[i], v[i + half]);
-  fold(v[0], result, op, std::make_integer_sequence<int, width / 2>());
+  fold_vector(v[0], result, op);
 }
 
 template <class S, bool lane_is_row>
@@ -125,7 +124,8 @@ class Group {
   static constexpr int64_t width = lane_is_row ? steps : steps * lanes;
   // How many classes of one row, from class `first` on, are taken at once where no block is needed: no
   // less than there are lanes, if it can be helped.
-  static constexpr int64_t longest = std::max<int64_t>(cpu::Rows::classes_per_group, width + lanes);
+  static constexpr int64_t longest = cpu::Rows::classes_per_group;
+  static_assert(longest >= width + lanes);
   int64_t part_from(int64_t first) const {
     const int64_t left = rows_.classes - first;
     return left < width + lanes ? left : width;

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include <algorithm>
+#include "../formulas/macros.h"
 
 namespace fastact::cpu {
 
@@ -13,27 +13,28 @@ struct Rows {
   int64_t outer_stride, row_stride, class_stride;  // in elements
 
   // The classes are contiguous, or the rows are: (outer, classes, inner), dense.
-  static constexpr Rows dense(int64_t outer, int64_t classes, int64_t inner) {
+  FASTACT_FN static constexpr Rows dense(int64_t outer, int64_t classes, int64_t inner) {
     if (inner == 1) return {1, outer, classes, outer * classes, classes, 1};
     return {outer, inner, classes, classes * inner, 1, inner};
   }
-  constexpr int64_t count() const { return outer * inner; }
+  FASTACT_FN constexpr int64_t count() const { return outer * inner; }
 
   // Rows are worked at in groups of up to `lanes`, so that what is computed once for each row fills
   // vectors. So do the classes of a row, one row after another; where there are too few of them, or
   // they do not lie side by side, each lane has a row of its own. A row's result does not depend on
   // its neighbours.
   static constexpr int64_t lanes = 32;
-  constexpr bool lane_is_row() const { return class_stride > 1 || classes < lanes; }
+  FASTACT_FN constexpr bool lane_is_row() const { return class_stride > 1 || classes < lanes; }
   static constexpr int64_t classes_per_group = 1 << 12;  // of several rows; they stay in the cache
-  constexpr int64_t rows_per_group() const {
+  FASTACT_FN constexpr int64_t rows_per_group() const {
     if (lane_is_row()) return lanes;
-    return std::clamp<int64_t>(classes_per_group / classes, 1, lanes);
+    const int64_t rows = classes_per_group / classes;
+    return rows < 1 ? 1 : rows < lanes ? rows : lanes;
   }
-  constexpr int64_t groups_per_outer() const {
+  FASTACT_FN constexpr int64_t groups_per_outer() const {
     return (inner + rows_per_group() - 1) / rows_per_group();
   }
-  constexpr int64_t groups() const { return outer * groups_per_outer(); }
+  FASTACT_FN constexpr int64_t groups() const { return outer * groups_per_outer(); }
 };
 
 struct SoftmaxRows {
