@@ -1,5 +1,6 @@
 """Who answers a call: forcing a backend, the environment, and what "auto" leaves to torch."""
 
+import sys
 import threading
 
 import pytest
@@ -75,6 +76,41 @@ def test_tiny_tensors_go_to_torchs_builtins():
         assert ops_of(F.leaky_relu, x) == ["aten::leaky_relu"]
         assert ops_of(F.silu_mul, x, x) == ["aten::silu", "aten::mul.Tensor"]
         assert_halves_are_torchs()
+
+
+def modules_of(run):
+    """The modules whose functions a call enters."""
+    entered = set()
+
+    def note(frame, event, _):
+        if event == "call":
+            entered.add(frame.f_globals["__name__"])
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+# (Of the others ours is faster from one element on.)
+@pytest.mark.parametrize(
+    "name",
+    [op for op in (*ACTIVATIONS, "softmax", "log_softmax") if CUTOFFS["compiled"][op].least > 3],
+)
+def test_tiny_tensors_are_not_dispatched(name):
+    """Where torch answers whatever the dtype, the public function calls it itself."""
+    function, arguments = getattr(F, name.removesuffix("_tanh")), ()
+    if name.endswith("softmax"):
+        arguments = (0,)
+    elif name == "gelu_tanh":
+        arguments = ("tanh",)
+    x, dispatchers = torch.randn(3), {"fastact._dispatch", "fastact._loss_dispatch"}
+    with fastact.backend("auto"):
+        assert not dispatchers & modules_of(lambda: function(x, *arguments))
+    with fastact.backend("compiled"):
+        assert dispatchers & modules_of(lambda: function(x, *arguments))
 
 
 def test_reentrant_and_reused():

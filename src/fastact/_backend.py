@@ -9,14 +9,20 @@ from collections.abc import Mapping
 from contextlib import ContextDecorator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from . import _autograd, _library, _private
-from ._cutoffs import CUTOFFS, Cutoffs, no_cutoffs
+from ._cutoffs import CUTOFFS, OVER_CLASSES, Cutoffs, no_cutoffs
+from ._registry import ACTIVATIONS
 
 NAMES = ("auto", "compiled", "numba", "torch")
+# For each of these ops, below how many elements torch answers whatever the dtype: the cutoffs of
+# the choice in force, as attributes, since nothing is read faster. 0: the choice itself is asked.
+OPS = (*ACTIVATIONS, *OVER_CLASSES, "bce_with_logits")
+LEAST = SimpleNamespace(**dict.fromkeys(OPS, 0))
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,11 @@ class Choice:
     source: str = "torch"  # whose kernels those are
     cutoffs: Mapping[str, Cutoffs] = field(default_factory=no_cutoffs)  # by op, where auto
     cuda: _library.CudaLibrary | None = None  # whose kernels take CUDA tensors; None: torch's
+    least: Mapping[str, int] = field(init=False, repr=False, compare=False)  # see LEAST
+
+    def __post_init__(self) -> None:
+        least = {op: self.cutoffs[op].least if self.auto else 0 for op in OPS}
+        object.__setattr__(self, "least", least)
 
 
 def _resolve(name: str) -> Choice:
@@ -120,9 +131,14 @@ class _State:
     """The choice in force; one attribute of one object, so that a call reads it fast."""
 
     error: Exception | None = None  # why the environment's choice could not be made
+    choice: Choice
 
     def __init__(self, choice: Choice) -> None:
+        self.use(choice)
+
+    def use(self, choice: Choice) -> None:
         self.choice = choice
+        vars(LEAST).update(choice.least)
 
 
 class _Refused(_State):
@@ -194,11 +210,11 @@ class backend(ContextDecorator):
 
     def __enter__(self) -> backend:
         self._previous.append(STATE.choice)
-        STATE.choice = self._choice
+        STATE.use(self._choice)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        STATE.choice = self._previous.pop()
+        STATE.use(self._previous.pop())
 
 
 STATE = _from_environment()

@@ -156,12 +156,10 @@ def apply(functions: Functions, records: bool, *args: Any) -> Any:
 
 def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     """An elementwise activation of one tensor."""
-    # Every check is noticed by tiny tensors. What a compiler traces has no size yet.
+    # Every check is noticed by small tensors. What a compiler traces has no size yet.
     if (type(x) is Tensor or type(x) is Parameter) and not is_dynamo_compiling():
         cutoffs, n = STATE.choice.cutoffs[row.name], x.numel()
-        if n < cutoffs.least or (
-            n < cutoffs.most and is_small(row.name, x.dtype, n, records_graph(x))
-        ):
+        if n < cutoffs.most and is_small(row.name, x.dtype, n, records_graph(x)):
             return row.builtin(x, *parameters) if parameters != row.defaults else row.builtin(x)
     if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters)

@@ -105,14 +105,14 @@ def answers(
     return not loss_why_torch(op, records, x, classes, others)
 
 
-def is_tiny(op: str, x: Tensor) -> bool:
-    """Whether torch answers in any case: what tiny tensors notice is every check."""
+def is_torchs(op: str, x: Tensor) -> bool:
+    """Whether torch answers whatever else is asked for: small tensors notice every check."""
     if type(x) is not Tensor:  # which may be answered by torch, too, but not before every check
         return False
     if is_dynamo_compiling():
         return STATE.choice.auto and not _beats_what_compiles(op, x)
     cutoffs, n = STATE.choice.cutoffs[op], x.numel()
-    return n < cutoffs.least or (n < cutoffs.most and is_small(op, x.dtype, n, records_graph(x)))
+    return n < cutoffs.most and is_small(op, x.dtype, n, records_graph(x))
 
 
 # --------------------------------------------------------------------------------------------------

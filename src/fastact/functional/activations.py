@@ -1,9 +1,17 @@
-"""Elementwise activations."""
+"""Elementwise activations.
+
+Tiny tensors notice every Python frame. So each function asks by itself whether torch answers
+whatever the dtype (``LEAST``), and calls what torch.nn.functional's function calls then. What a
+compiler traces has no size yet.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling as traced
 
+from .. import _originals as F
+from .._backend import LEAST
 from .._dispatch import gelu_variant, unary, unary_
 from .._registry import ACTIVATIONS
 
@@ -48,9 +56,11 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
     Source: Hendrycks & Gimpel 2016, arXiv:1606.08415.
     """
-    if approximate == "none":
+    if approximate == "none":  # ours is faster from one element on
         return unary(_GELU, input)
     if approximate == "tanh":
+        if type(input) is Tensor and not traced() and input.numel() < LEAST.gelu_tanh:
+            return F.gelu(input, approximate="tanh")
         return unary(_GELU_TANH, input)
     return unary(ACTIVATIONS[gelu_variant("gelu", approximate)], input)  # which raises
 
@@ -72,6 +82,8 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Elfwing et al. 2017, arXiv:1702.03118.
     """
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.silu:
+        return _SILU.builtin(input)
     return (unary_ if inplace else unary)(_SILU, input)
 
 
@@ -111,6 +123,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Nair & Hinton 2010.
     """
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.relu:
+        return _RELU.builtin(input)
     return (unary_ if inplace else unary)(_RELU, input)
 
 
@@ -131,6 +145,8 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Krizhevsky 2010, Convolutional deep belief networks on CIFAR-10.
     """
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.relu6:
+        return _RELU6.builtin(input)
     return (unary_ if inplace else unary)(_RELU6, input)
 
 
@@ -152,6 +168,8 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
     Source: Maas et al. 2013.
     """
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.leaky_relu:
+        return _LEAKY_RELU.builtin(input, negative_slope)
     return (unary_ if inplace else unary)(_LEAKY_RELU, input, negative_slope)
 
 
@@ -171,6 +189,8 @@ def squared_relu(input: Tensor) -> Tensor:
 
     Source: So et al. 2021, arXiv:2109.08668.
     """
+    if type(input) is Tensor and not traced() and input.numel() < LEAST.squared_relu:
+        return _SQUARED_RELU.builtin(input)
     return unary(_SQUARED_RELU, input)
 
 
@@ -192,6 +212,8 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
     Source: Clevert et al. 2015, arXiv:1511.07289.
     """
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.elu:
+        return _ELU.builtin(input, alpha)
     return (unary_ if inplace else unary)(_ELU, input, alpha)
 
 
@@ -212,6 +234,8 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Klambauer et al. 2017, arXiv:1706.02515.
     """
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.selu:
+        return _SELU.builtin(input)
     return (unary_ if inplace else unary)(_SELU, input)
 
 
@@ -236,6 +260,8 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """
     if alpha == 0:
         raise RuntimeError("celu(): argument 'alpha' must not be zero")
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.celu:
+        return _CELU.builtin(input, alpha)
     return (unary_ if inplace else unary)(_CELU, input, alpha)
 
 
@@ -255,6 +281,8 @@ def sigmoid(input: Tensor) -> Tensor:
 
     Source: Verhulst 1845.
     """
+    if type(input) is Tensor and not traced() and input.numel() < LEAST.sigmoid:
+        return _SIGMOID.builtin(input)
     return unary(_SIGMOID, input)
 
 
@@ -274,6 +302,8 @@ def tanh(input: Tensor) -> Tensor:
 
     Source: LeCun et al. 1998, Efficient BackProp, for its use as an activation.
     """
+    if type(input) is Tensor and not traced() and input.numel() < LEAST.tanh:
+        return _TANH.builtin(input)
     return unary(_TANH, input)
 
 
@@ -295,6 +325,8 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
     Source: Dugas et al. 2001.
     """
+    if type(input) is Tensor and not traced() and input.numel() < LEAST.softplus:
+        return _SOFTPLUS.builtin(input, beta, threshold)
     return unary(_SOFTPLUS, input, beta, threshold)
 
 
@@ -314,6 +346,8 @@ def logsigmoid(input: Tensor) -> Tensor:
 
     Source: the logarithm of :func:`sigmoid`, computed without overflow.
     """
+    if type(input) is Tensor and not traced() and input.numel() < LEAST.logsigmoid:
+        return _LOGSIGMOID.builtin(input)
     return unary(_LOGSIGMOID, input)
 
 
@@ -334,6 +368,8 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Misra 2019, arXiv:1908.08681.
     """
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.mish:
+        return _MISH.builtin(input)
     return (unary_ if inplace else unary)(_MISH, input)
 
 
@@ -354,6 +390,8 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Howard et al. 2019, arXiv:1905.02244.
     """
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.hardswish:
+        return _HARDSWISH.builtin(input)
     return (unary_ if inplace else unary)(_HARDSWISH, input)
 
 
@@ -374,4 +412,6 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Courbariaux et al. 2015, arXiv:1511.00363.
     """
+    if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.hardsigmoid:
+        return _HARDSIGMOID.builtin(input)
     return (unary_ if inplace else unary)(_HARDSIGMOID, input)

@@ -6,11 +6,13 @@ from typing import Literal, overload
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling as traced
 
 from .. import _loss_dispatch
+from .._backend import LEAST
 from .._compositions import NUMBERS
 from .._loss_checks import reduction_number
-from .._loss_dispatch import is_tiny
+from .._loss_dispatch import is_torchs
 from .._private import cross_entropy_loss, nll_loss_nd
 
 
@@ -52,7 +54,10 @@ def nll_loss(
     Source: Fisher 1922, On the mathematical foundations of theoretical statistics.
     """
     if (
-        is_tiny("nll_loss", input)
+        (
+            (type(input) is Tensor and not traced() and input.numel() < LEAST.nll_loss)
+            or is_torchs("nll_loss", input)
+        )
         and size_average is None
         and reduce is None
         and nll_loss_nd is not None
@@ -182,7 +187,10 @@ def cross_entropy(
     arXiv:2204.02311, section 5 (z_loss); Bello et al. 2016, arXiv:1611.09940 (softcap).
     """
     if (
-        is_tiny("cross_entropy", input)
+        (
+            (type(input) is Tensor and not traced() and input.numel() < LEAST.cross_entropy)
+            or is_torchs("cross_entropy", input)
+        )
         and softcap is None
         and normalizer is None
         and not (inplace_backward or z_loss or return_lse or return_entropy)
@@ -249,7 +257,10 @@ def binary_cross_entropy_with_logits(
     Source: Cox 1958, The regression analysis of binary sequences.
     """
     if (
-        is_tiny("bce_with_logits", input)
+        (
+            (type(input) is Tensor and not traced() and input.numel() < LEAST.bce_with_logits)
+            or is_torchs("bce_with_logits", input)
+        )
         and isinstance(target, Tensor)
         and target.shape == input.shape
         and size_average is None

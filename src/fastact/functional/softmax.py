@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling as traced
 
 from .. import _loss_dispatch
 from .. import _originals as F
-from .._loss_dispatch import is_tiny
+from .._backend import LEAST
+from .._loss_dispatch import is_torchs
 
 
 def softmax(
@@ -33,7 +35,9 @@ def softmax(
     """
     if dim is None:
         return F.softmax(input, dim, _stacklevel + 1, dtype)
-    if is_tiny("softmax", input):
+    if (type(input) is Tensor and not traced() and input.numel() < LEAST.softmax) or is_torchs(
+        "softmax", input
+    ):
         return torch.softmax(input, dim, dtype)
     return _loss_dispatch.softmax("softmax", input, dim, dtype)
 
@@ -62,6 +66,8 @@ def log_softmax(
     """
     if dim is None:
         return F.log_softmax(input, dim, _stacklevel + 1, dtype)
-    if is_tiny("log_softmax", input):
+    if (type(input) is Tensor and not traced() and input.numel() < LEAST.log_softmax) or is_torchs(
+        "log_softmax", input
+    ):
         return torch.log_softmax(input, dim, dtype)
     return _loss_dispatch.softmax("log_softmax", input, dim, dtype)
