@@ -181,6 +181,28 @@ def test_vmap_over_nothing(shape):
         assert of_sum(x, target).shape == x.shape
 
 
+def test_vmap_over_no_targets_or_weights():
+    """One of the cases that have no rule of their own."""
+    x, target, weight = torch.randn(4, 5), torch.zeros(4, dtype=torch.int64), torch.ones(5)
+    for dims, args in (
+        ((None, 0, None), (x, target.expand(0, 4), weight)),
+        ((None, None, 0), (x, target, weight.expand(0, 5))),
+        ((0, 0, 0), (x.expand(0, 4, 5), target.expand(0, 4), weight.expand(0, 5))),
+    ):
+        for options in ({}, {"reduction": "none", "return_lse": True}):
+            with fastact.backend("compiled"):
+                got = vmap(lambda *a, o=options: F.cross_entropy(*a, **o), dims)(*args)
+            if options:
+                assert [t.shape for t in got] == [(0, 4), (0, 4)]
+            else:
+                assert got.shape == (0,)
+    no_rows = torch.randn(0, 4)
+    bce = F.binary_cross_entropy_with_logits
+    with fastact.backend("compiled"):
+        got = vmap(grad(lambda t: bce(t, torch.ones(4))))(no_rows)
+    assert got.shape == (0, 4)
+
+
 def test_vmap_nested():
     x, target = make(2, 3, 4, 5, dtype=DOUBLE), torch.randint(5, (2, 3, 4))
     got = vmap(vmap(F.cross_entropy))(x, target)

@@ -226,7 +226,9 @@ def test_dtypes_of_the_torch_backend(dtype):
 
 def test_deprecated_arguments():
     x, target = make(4, 9), targets(make(4, 9))
-    for size_average, reduce in ((True, True), (False, True), (None, False), (False, None)):
+    for size_average, reduce in (
+        (True, True), (False, True), (None, False), (False, None), (1, 0), (0, 1),
+    ):  # fmt: skip
         with pytest.warns(UserWarning, match="size_average and reduce"):
             got = F.cross_entropy(x, target, size_average=size_average, reduce=reduce)
         with pytest.warns(UserWarning, match="size_average and reduce"):
@@ -235,12 +237,13 @@ def test_deprecated_arguments():
 
 
 def test_targets_of_another_dtype():
-    """Probabilities in float64 for logits in float32: as torch promotes."""
+    """Probabilities in float64 for logits in float32, or weights: as torch promotes."""
     x = make(5, 9)
     for dtype in (torch.float64, torch.bfloat16):
         target = probabilities(x).to(dtype)
-        got, want = (f(x, target) for f in (F.cross_entropy, TF.cross_entropy))
-        torch.testing.assert_close(got, want, check_dtype=True)
+        for weight in (None, weights(9, torch.float64), weights(9, torch.bfloat16)):
+            got, want = (f(x, target, weight) for f in (F.cross_entropy, TF.cross_entropy))
+            torch.testing.assert_close(got, want, check_dtype=True)
 
 
 def test_the_reference_is_right():

@@ -34,7 +34,8 @@ def reduction_number(
 ) -> int:
     """Torch's number of a reduction, also from the two arguments that it replaced."""
     if size_average is not None or reduce is not None:
-        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
+        averages, reduces = (arg is None or bool(arg) for arg in (size_average, reduce))
+        reduction = "none" if not reduces else "mean" if averages else "sum"
         warnings.warn(
             f"size_average and reduce args will be deprecated, please use reduction={reduction!r} "
             "instead.",
@@ -78,7 +79,15 @@ def check_target(op: str, x: Tensor, target: Tensor) -> None:
         )
 
 
-def check_weight(op: str, x: Tensor, weight: Tensor | None) -> None:
+def check_ignore_index(op: str, ignore_index: int) -> None:
+    if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
+        raise TypeError(
+            f"{op}(): argument 'ignore_index' must be int, not {type(ignore_index).__name__}"
+        )
+
+
+def check_weight(op: str, x: Tensor, weight: Tensor | None, promotes: bool = False) -> None:
+    """That there is a weight for each class; of another dtype than x only if that is promoted."""
     if weight is None:
         return
     check_tensors(op, weight=weight)
@@ -88,7 +97,7 @@ def check_weight(op: str, x: Tensor, weight: Tensor | None) -> None:
             f"{op}(): weight tensor should be defined either for all {classes} classes or no "
             f"classes but got weight tensor of shape: {list(weight.shape)}"
         )
-    if weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+    if weight.dtype != x.dtype and not (promotes or torch.is_autocast_enabled(x.device.type)):
         raise RuntimeError(
             f"{op}(): expected weight to have input's dtype {x.dtype} but found {weight.dtype}"
         )
@@ -191,12 +200,13 @@ def check_cross_entropy(
         raise RuntimeError(
             f"{op}(): label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
         )
+    check_ignore_index(op, ignore_index)
     probabilities = target.shape == x.shape
     if probabilities:
         _check_probabilities(op, x, target, ignore_index)
     else:
         check_target(op, x, target)
-    check_weight(op, x, weight)
+    check_weight(op, x, weight, promotes=probabilities)
     check_devices(op, x, target=target, weight=weight)
     if z_loss:
         _check_number(op, "z_loss", z_loss, 0.0)

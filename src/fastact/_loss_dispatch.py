@@ -32,6 +32,7 @@ from ._library import NAMESPACES
 from ._loss_checks import (
     check_cross_entropy,
     check_devices,
+    check_ignore_index,
     check_inplace,
     check_target,
     check_tensors,
@@ -134,6 +135,10 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
             f"but got dim {dim})"
         )
     if dtype is not None and x.dtype != dtype:
+        if not isinstance(dtype, torch.dtype):
+            raise TypeError(
+                f"{op}(): argument 'dtype' must be torch.dtype, not {type(dtype).__name__}"
+            )
         x = x.to(dtype)
     records = records_graph(x)
     if not answers(op, records, x, x.shape[dim] if x.dim() else 1):
@@ -158,6 +163,7 @@ def nll_loss(
             x, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction]
         )
     check_tensors(op, input=x, target=target)
+    check_ignore_index(op, ignore_index)
     check_target(op, x, target)
     check_weight(op, x, weight)
     check_devices(op, x, target=target, weight=weight)
@@ -216,10 +222,13 @@ def cross_entropy(
         check_inplace(op, x)
 
     autocast = torch.is_autocast_enabled(x.device.type)
-    if probabilities and target.dtype != x.dtype:
+    if probabilities:
         dtype = torch.promote_types(x.dtype, target.dtype)
+        if weight is not None:
+            dtype = torch.promote_types(dtype, weight.dtype)
+            weight = weight.to(dtype)
         x, target = x.to(dtype), target.to(dtype)
-    elif not probabilities:
+    else:
         target = target.long()
         if x.dim() == 1:
             target = target.reshape(())

@@ -95,13 +95,18 @@ def _softmax_backward_tangent(
 def _one_by_one(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
     """The rule that is right for everything."""
     results = []
-    for i in range(info.batch_size):
+    if info.batch_size == 0:  # what an element would give tells the shapes
+        args = tuple(
+            arg if dim is None else arg.new_zeros([*arg.shape[:dim], 1, *arg.shape[dim + 1 :]])
+            for arg, dim in zip(args, in_dims, strict=True)
+        )
+    for i in range(max(info.batch_size, 1)):
         chosen = (
             arg.select(dim, i) if dim is not None else arg
             for arg, dim in zip(args, in_dims, strict=True)
         )
         results.append(as_tuple(op(*chosen)))
-    stacked = tuple(torch.stack(outputs) for outputs in zip(*results, strict=True))
+    stacked = tuple(torch.stack(t)[: info.batch_size] for t in zip(*results, strict=True))
     return (stacked[0], 0) if len(stacked) == 1 else (stacked, (0,) * len(stacked))
 
 
@@ -366,7 +371,7 @@ def _bce_with_logits() -> Family:
             x = batched[derivative]
             if derivative and reduction != NONE:
                 grad = batched[derivative - 1].view(-1, *(1,) * (x.dim() - 1))
-                n = x.numel() // info.batch_size if reduction == MEAN else 1
+                n = math.prod(x.shape[1:]) if reduction == MEAN else 1
                 batched[derivative - 1] = (grad / n).expand(x.shape)
             result = op(*batched, NONE)
             if derivative == 1:
