@@ -5,13 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as TF
 from losses import assert_near, derivatives, describe, make, random_like, targets, weights
-from support import DTYPES
+from support import DTYPES, EMULATED
 
 import fastact
 from fastact import functional as F
 
 SOFTMAX = pytest.mark.parametrize("name", ["softmax", "log_softmax"])
-SIZES = (1, 2, 10, 32, 64, 65, 100, 1000, 1024, 1025, 2500)
+SIZES = (1, 2, 10, 31, 32, 33, 64, 65, 100, 1000, 1024, 1025, 1056, 2500)
+# How many exponentials of a row softmax keeps at most, by itemsize: csrc/cpu/softmax.cpp.
+KEPT = {4: 4096, 8: 4096, 2: 4096} if EMULATED else {4: 32768, 8: 16384, 2: 4096}
 INF = torch.inf
 
 
@@ -44,6 +46,15 @@ def test_softmax_sizes(name, size, isa):
     for dtype in DTYPES:
         op = getattr(F, name)
         check(lambda t: op(t, 1), exact_softmax(name, 1), make(5, size, dtype=dtype), 24)  # noqa: B023
+
+
+@SOFTMAX
+@pytest.mark.parametrize("dtype", DTYPES, ids=describe)
+def test_softmax_of_long_rows(name, dtype, isa):
+    """The longest whose exponentials are kept, and longer."""
+    op = getattr(F, name)
+    for size in (KEPT[dtype.itemsize], KEPT[dtype.itemsize] + 1):
+        check(lambda t: op(t, 1), exact_softmax(name, 1), make(2, size, dtype=dtype), 24)
 
 
 @SOFTMAX
@@ -110,7 +121,7 @@ def test_no_dimension(name):
 def test_softmax_at_the_limits(name, dtype, isa):
     """Infinities, huge numbers, NaN: as torch in float64, and no neighbour notices."""
     op, limit = getattr(F, name), torch.finfo(dtype).max
-    for size in (8, 100, 2100):
+    for size in (8, 100, 2100, KEPT[dtype.itemsize] + 1):
         x = make(9, size, dtype=dtype)
         x[0, : size - 1] = -INF
         x[1] = -INF

@@ -143,7 +143,8 @@ struct CrossEntropy : Given<Compute<S>> {
     fill(double_mass, 0.0);
     if (!args.normalized) {
       if (!lane_is_row && is_plain())
-        sum_up_rows(group, args.logits, [&](int r) { return target.used[r]; }, max, rest);
+        sum_up_rows<false>(
+            group, args.logits, [&](int r) { return target.used[r]; }, max, rest, nullptr);
       else
         group.in_turn([&](const G&) {
           if (is_used(target)) sum_up(max, rest, mean, dot, double_mass);

@@ -30,14 +30,11 @@ FASTACT_FN void prefetch_step(const S* x) {
   for (int i = 0; i < lanes; i += line) __builtin_prefetch(x + i);
 }
 
-// Sums of term(j) over [0, n), each lane for itself. The last step reaches back over what it would
-// otherwise fall short of, and takes the new part: no loop over single elements.
+// Sums of term(j) over [0, n), each lane for itself, where n is at least `lanes`. The last step reaches
+// back over what it would otherwise fall short of, and takes the new part: no loop over single
+// elements.
 template <class T, class Term>
 FASTACT_FN void add_terms(Lanes<T>& sums, int64_t n, const Term& term) {
-  if (n < lanes) {
-    for (int64_t j = 0; j < n; ++j) sums[j] += term(j);
-    return;
-  }
   const int64_t whole = n / lanes * lanes;
   Lanes<T> part;
   fill(part, T(0));
@@ -51,14 +48,10 @@ FASTACT_FN void add_terms(Lanes<T>& sums, int64_t n, const Term& term) {
   for (int l = 0; l < lanes; ++l) sums[l] += part[l];
 }
 
-// The largest of tops and z[j] over [0, n).
+// The largest of tops and z[j] over [0, n), likewise.
 template <class T>
 FASTACT_FN void raise(Lanes<T>& tops, int64_t n, const T* z) {
   const auto larger = [](T a, T b) { return a > b ? a : b; };
-  if (n < lanes) {
-    for (int64_t j = 0; j < n; ++j) tops[j] = larger(z[j], tops[j]);
-    return;
-  }
   for (int64_t j = 0; j + lanes <= n; j += lanes)
     for (int l = 0; l < lanes; ++l) tops[l] = larger(z[j + l], tops[l]);
   if (n % lanes)
@@ -81,8 +74,8 @@ FASTACT_FN void fold_vector(const V& v, T& result, const Op& op) {
     result = v[0];
     op(result, v[1]);
   } else {
-    using Half __attribute__((vector_size(sizeof(V) / 2))) = T;
-    Half half[2];
+    using Narrower __attribute__((vector_size(sizeof(V) / 2))) = T;
+    Narrower half[2];
     __builtin_memcpy(half, &v, sizeof(v));
     op(half[0], half[1]);
     fold_vector(half[0], result, op);
@@ -123,7 +116,7 @@ class Group {
   // How many classes a block holds.
   static constexpr int64_t width = lane_is_row ? steps : steps * lanes;
   // How many classes of one row, from class `first` on, are taken at once where no block is needed: no
-  // less than there are lanes, if it can be helped.
+  // less than there are lanes. Of all rows together no more than `longest`.
   static constexpr int64_t longest = cpu::Rows::classes_per_group;
   static_assert(longest >= width + lanes);
   int64_t part_from(int64_t first) const {
@@ -143,18 +136,22 @@ class Group {
 
   int64_t first_row;
   int count;  // of rows that exist, no more than there are lanes
+  FASTACT_FN int64_t classes() const { return rows_.classes; }
 
   // Calls f(group) for the rows of the group in turn: once where they are all worked at together.
   template <class F>
   FASTACT_FN void in_turn(const F& f) {
     const int turns = lane_is_row ? 1 : count;
     for (turn_ = 0; turn_ < turns; ++turn_) f(*this);
+    turn_ = 0;
   }
-  // Calls f(row) for every row of the group, and for some more where that fills vectors.
+  // Calls f(row) for every row of the group, and for some more where that fills vectors: for every lane
+  // where each has a row, as they are all computed.
   template <class F>
   FASTACT_FN void for_rows(const F& f) const {
     constexpr int width = 8;
-    for (int first = 0; first < count; first += width)
+    const int rows = lane_is_row ? lanes : count;
+    for (int first = 0; first < rows; first += width)
       for (int r = first; r < first + width; ++r) f(r);
   }
 

@@ -36,14 +36,21 @@ struct Exponentials {
   void add(const Block<T>& z, int n, const Rise& on_rise) {
     const T* flat = &z[0][0];
     rise(flat, int64_t(n) * lanes, on_rise);
-    add_terms(flat, int64_t(n) * lanes, [](int64_t) {});
+    add_terms(flat, int64_t(n) * lanes);
   }
   void add(const Block<T>& z, int n) {
     add(z, n, [] {});
   }
+  // The same for rows of one block, in which their lifted exponentials then are.
+  void add_and_keep(Block<T>& z, int n) {
+    T* flat = &z[0][0];
+    rise(flat, int64_t(n) * lanes, [] {});
+    add_terms(flat, int64_t(n) * lanes, [](int64_t) {}, [&](int64_t j, T e) { flat[j] = e; });
+  }
 
-  // The same in two halves, for n elements: the maximum, then the terms. each_step(j) may do something
-  // of its own.
+  // The same in two halves, for n elements: the maximum, then the terms. on_step(j) may do something
+  // of its own before each step, on_term(j, e) with each element's lifted exponential, of the
+  // maximum so far.
   template <class Rise>
   void rise(const T* z, int64_t n, const Rise& on_rise) {
     Lanes<T> tops;
@@ -70,31 +77,36 @@ struct Exponentials {
     }
   }
 
-  template <class Step>
-  void add_terms(const T* z, int64_t n, const Step& each_step) {
+  template <class Step, class Term>
+  void add_terms(const T* z, int64_t n, const Step& on_step, const Term& on_term) {
     // With the maximum's own terms and without.
     Lanes<T> all, others;
     fill(all, T(0));
     fill(others, T(0));
-    const auto add = [&](int l, T zj, bool counts) {
-      const T top = shift[G::slot(l)], e = exp_negative_lifted<G::is_short>(zj - top);
+    const auto add = [&](int l, int64_t j, bool counts) __attribute__((always_inline)) {
+      const T zj = z[j], top = shift[G::slot(l)], e = exp_negative_lifted<G::is_short>(zj - top);
+      on_term(j, e);
       all[l] = counts ? all[l] + e : all[l];
       others[l] = counts && zj != top ? others[l] + e : others[l];
     };
     const int64_t whole = n / lanes * lanes;
     for (int64_t j = 0; j < whole; j += lanes) {
-      each_step(j);
-      for (int l = 0; l < lanes; ++l) add(l, z[j + l], true);
+      on_step(j);
+#pragma GCC ivdep
+      for (int l = 0; l < lanes; ++l) add(l, j + l, true);
     }
-    if (n < lanes)
-      for (int64_t j = 0; j < n; ++j) add(int(j), z[j], true);
-    else if (whole < n)
-      for (int l = 0; l < lanes; ++l) add(l, z[n - lanes + l], n - lanes + l >= whole);
+    if (whole < n) {
+#pragma GCC ivdep
+      for (int l = 0; l < lanes; ++l) add(l, n - lanes + l, n - lanes + l >= whole);
+    }
     for (int l = 0; l < lanes; ++l) {
       ones_[l] += all[l] - others[l];
       others_[l] += others[l];
     }
     is_empty_ = false;
+  }
+  void add_terms(const T* z, int64_t n) {
+    add_terms(z, n, [](int64_t) {}, [](int64_t, T) {});
   }
 
   // Sums up the lanes of each row; sum_j exp(z_j) = exp(max) (1 + rest) from here on.
@@ -120,9 +132,11 @@ struct Exponentials {
 
 // Sums up the rows of a group whose classes lie side by side, those that used(row) is true of. Each
 // pass goes over all rows: the next one's maximum is looked for while the last one's is not known yet.
-template <class G, class Used>
+// A stretch is what the maximum is looked for in before its terms are added: a part; or with keeps,
+// where kept[row] takes the row's lifted exp(z - max), the whole row. Terms are added part by part.
+template <bool keeps, class G, class Used>
 void sum_up_rows(G& group, const void* logits, const Used& used, Lanes<typename G::T>& max,
-                 Lanes<typename G::T>& rest) {
+                 Lanes<typename G::T>& rest, typename G::T* const* kept) {
   using T = typename G::T;
   constexpr int64_t line = 64 / sizeof(T);
   Exponentials<G> sums[lanes];
@@ -133,7 +147,10 @@ void sum_up_rows(G& group, const void* logits, const Used& used, Lanes<typename 
       if (used(group.row(0))) f(group.row(0));
     });
   };
-  for (int64_t first = 0, n; (n = group.part_from(first)) > 0; first += n) {
+  const auto stretch_from = [&](int64_t first) {
+    return keeps ? group.classes() - first : group.part_from(first);
+  };
+  for (int64_t first = 0, n; (n = stretch_from(first)) > 0; first += n) {
     each([&](int r) {
       if (first == 0) sums[r].clear();
       const auto* x = group.at(logits, first);
@@ -149,13 +166,21 @@ void sum_up_rows(G& group, const void* logits, const Used& used, Lanes<typename 
     // What is next in memory, of these rows or of the next group's, comes while exponentials are
     // computed: looking for the maximum leaves no time for it. 16 bits are half as much, and gain
     // nothing.
-    const int64_t ahead = group.part_from(first + n) > 0
-                              ? n
-                              : group.at(logits, group.count, 0) - group.at(logits, 0, first);
+    const int64_t to_next =
+        stretch_from(first + n) > 0 ? n : group.at(logits, group.count, 0) - group.at(logits, 0, first);
     each([&](int r) {
-      sums[r].add_terms(z[r], n, [&](int64_t j) __attribute__((always_inline)) {
-        if constexpr (!G::is_short) prefetch_step(z[r] + ahead + j);
-      });
+      for (int64_t part = 0, size; part < n; part += size) {
+        size = group.part_from(first + part);
+        const T* from = z[r] + part;
+        sums[r].add_terms(
+            from, size,
+            [&](int64_t j) __attribute__((always_inline)) {
+              if constexpr (!G::is_short) prefetch_step(from + to_next + j);
+            },
+            [&](int64_t j, T e) __attribute__((always_inline)) {
+              if constexpr (keeps) kept[r][part + j] = e;
+            });
+      }
     });
   }
   each([&](int r) {

@@ -17,23 +17,39 @@ struct RowsInLanes {
   using G = Group<S, true>;
 
   static void forward(const SoftmaxRows& args, int64_t begin, int64_t end) {
+    if (args.rows.classes <= G::width)
+      forward_groups<true>(args, begin, end);
+    else
+      forward_groups<false>(args, begin, end);
+  }
+
+  // With one_block, what has been loaded and computed is still there.
+  template <bool one_block>
+  static void forward_groups(const SoftmaxRows& args, int64_t begin, int64_t end) {
     alignas(64) Block<T> z;
+    constexpr bool keeps = one_block && F::has_exponentials;
     for (int64_t g = begin; g < end; ++g) {
       const G group(args.rows, g);
       Exponentials<G> sum;
       sum.clear();
       for (int64_t first = 0; first < args.rows.classes; first += G::width) {
         group.load(z, args.inputs[0], first, -sum.infinity);
-        sum.add(z, group.steps_from(first));
+        if constexpr (keeps)
+          sum.add_and_keep(z, group.steps_from(first));
+        else
+          sum.add(z, group.steps_from(first));
       }
       sum.finish();
       Lanes<T> scale;
       for (int l = 0; l < lanes; ++l) scale[l] = F::scale(sum.max[l], sum.rest[l]);
       for (int64_t first = 0; first < args.rows.classes; first += G::width) {
-        group.load(z, args.inputs[0], first, -sum.infinity);
+        if constexpr (!one_block) group.load(z, args.inputs[0], first, -sum.infinity);
         for (int k = 0; k < group.steps_from(first); ++k)
           for (int l = 0; l < lanes; ++l)
-            z[k][l] = F::template value<G::is_short>(z[k][l] - sum.max[l], scale[l]);
+            if constexpr (keeps)
+              z[k][l] = F::of_exponential(z[k][l], scale[l]);
+            else
+              z[k][l] = F::template value<G::is_short>(z[k][l] - sum.max[l], scale[l]);
         group.store(args.outputs[0], first, z);
       }
     }
@@ -113,22 +129,52 @@ struct WholeRows {
   using F = Formula<T>;
   using G = Group<S, false>;
 
+  // How many exponentials of a row are kept from the sum for the output: of 16 bits in memory of their
+  // own, else in the output itself, as long as that and the logits stay in the second-level cache.
+  static constexpr int64_t kept_bytes = 128 * 1024;
+  static constexpr int64_t kept_at_most = G::is_short ? G::longest : kept_bytes / int64_t(sizeof(T));
+
   static void forward(const SoftmaxRows& args, int64_t begin, int64_t end) {
+    if constexpr (F::has_exponentials)
+      if (args.rows.classes <= kept_at_most) return forward_groups<true>(args, begin, end);
+    forward_groups<false>(args, begin, end);
+  }
+
+  template <bool keeps>
+  static void forward_groups(const SoftmaxRows& args, int64_t begin, int64_t end) {
     const int64_t classes = args.rows.classes;
+    alignas(64) T own[keeps && G::is_short ? G::longest : 1];
+    T* kept[lanes];
     for (int64_t g = begin; g < end; ++g) {
       G group(args.rows, g);
+      if constexpr (keeps)
+        for (int r = 0; r < group.count; ++r) {
+          if constexpr (G::is_short)
+            kept[r] = own + r * classes;
+          else
+            kept[r] = group.at(args.outputs[0], r, 0);
+        }
       Lanes<T> maxima, rests, scales;
       fill(maxima, T(0));
       fill(rests, T(0));
-      sum_up_rows(group, args.inputs[0], [](int) { return true; }, maxima, rests);
+      sum_up_rows<keeps>(group, args.inputs[0], [](int) { return true; }, maxima, rests, kept);
       group.for_rows([&](int r) { scales[r] = F::scale(maxima[r], rests[r]); });
       group.in_turn([&](const G&) {
-        const S* x = group.at(args.inputs[0], 0);
+        const int r = group.row(0);
         S* y = group.at(args.outputs[0], 0);
-        const T max = maxima[group.row(0)], scale = scales[group.row(0)];
-        map({x}, {y}, classes, [&](const T(&z)[1], T(&p)[1]) __attribute__((always_inline)) {
-          p[0] = F::template value<G::is_short>(z[0] - max, scale);
-        });
+        const T max = maxima[r], scale = scales[r];
+        if constexpr (keeps) {
+          T* e = kept[r];
+          map({e}, {e}, classes, [&](const T(&a)[1], T(&p)[1]) __attribute__((always_inline)) {
+            p[0] = F::of_exponential(a[0], scale);
+          });
+          if constexpr (G::is_short) narrow(e, y, classes);
+        } else {
+          const S* x = group.at(args.inputs[0], 0);
+          map({x}, {y}, classes, [&](const T(&z)[1], T(&p)[1]) __attribute__((always_inline)) {
+            p[0] = F::template value<G::is_short>(z[0] - max, scale);
+          });
+        }
       });
     }
   }
@@ -174,7 +220,7 @@ struct WholeRows {
     fill(sums, T(0));
     for (int64_t first = 0, n; (n = group.part_from(first)) > 0; first += n) {
       if constexpr (G::is_short) {
-        alignas(64) T p[2 * sizeof(Block<T>) / sizeof(T)], q[2 * sizeof(Block<T>) / sizeof(T)];
+        alignas(64) T p[G::width + lanes], q[G::width + lanes];
         widen(a + first, p, n);
         widen(b + first, q, n);
         add_terms(sums, n, [&](int64_t j) { return term(p[j], q[j]); });

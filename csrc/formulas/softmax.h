@@ -153,8 +153,10 @@ struct Softmax {
   // Of d = z - max. Where z is NaN, so is scale.
   template <bool is_short = false>
   FASTACT_FN static T value(T d, T scale) {
-    return exp_negative_lifted<is_short, false>(d) * scale;
+    return of_exponential(exp_negative_lifted<is_short, false>(d), scale);
   }
+  static constexpr bool has_exponentials = true;
+  FASTACT_FN static T of_exponential(T lifted, T scale) { return lifted * scale; }
   FASTACT_FN static T pulled(T grad, T y) { return grad * y; }  // what backward sums
   FASTACT_FN static T backward(T grad, T y, T sum) { return y * (grad - sum); }
   FASTACT_FN static T pushed(T v, T y) { return v * y; }  // what forward mode sums
@@ -167,6 +169,7 @@ struct Softmax {
 
 template <class T>
 struct LogSoftmax {
+  static constexpr bool has_exponentials = false;
   FASTACT_FN static T scale(T, T rest) { return log1p(rest); }
   template <bool is_short = false>
   FASTACT_FN static T value(T d, T scale) {
