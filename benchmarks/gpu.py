@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,8 @@ def _answer(*command: str) -> str:
 
 def copy_bandwidth(size: int) -> float:
     """10^9 bytes a second, read and written, of torch's copy of so many bytes."""
-    source = torch.empty(size, dtype=torch.uint8).random_(0, 255)
+    with on_device():
+        source = torch.empty(size, dtype=torch.uint8).random_(0, 255)
     target = torch.empty_like(source)
     run = partial(target.copy_, source)
     seconds = sorted(elapsed(run, 3) / 3 for _ in range(11))[5]
@@ -94,6 +96,11 @@ def gpu() -> dict[str, Any]:
     }
 
 
+def on_device() -> AbstractContextManager[object]:
+    """Where what is made inside lies. Not around what is timed: torch's calls take longer in it."""
+    return torch.device("cuda" if on_gpu() else "cpu")
+
+
 def room() -> tuple[int, int]:
     """Bytes of the second-level cache, and of memory that is free."""
     if not on_gpu():
@@ -104,10 +111,11 @@ def room() -> tuple[int, int]:
 def measure(case: Case, names: list[str], notes: Notes) -> Row:
     """Times one case."""
     cache, free = room()
-    first = Operands.of(case)
-    sets = [first]
-    while len(sets) < sets_needed(first.bytes, cache, free):
-        sets.append(Operands.of(case))
+    with on_device():
+        first = Operands.of(case)
+        sets = [first]
+        while len(sets) < sets_needed(first.bytes, cache, free):
+            sets.append(Operands.of(case))
     calls: dict[str, GpuCall] = {}
     for name in names:
         within = partial(gpu_cases.backend_of, name)
@@ -177,7 +185,8 @@ class Session:
         start, names = perf_counter(), self.competitors(case)
         try:
             if key not in self._right:
-                self._right[key] = gpu_cases.wrong(case)
+                with on_device():
+                    self._right[key] = gpu_cases.wrong(case)
             if self._right[key]:
                 notes.wrong[case.name] = self._right[key]
                 return
@@ -251,10 +260,9 @@ def main() -> int:
     if not options.dry_run and (not on_gpu() or "GPU: CUDA" not in fastact.backends()[0].detail):
         print(f"no GPU kernels: {fastact.backends()[0].detail}", file=sys.stderr)
         return 2
-    with torch.device("cuda" if on_gpu() else "cpu"):
-        session = Session(options)
-        for case in chosen(options):
-            session.run(case)
+    session = Session(options)
+    for case in chosen(options):
+        session.run(case)
     session.write()
     show(session.results)
     print(f"written to {session.path}")

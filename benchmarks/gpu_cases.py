@@ -240,9 +240,10 @@ def wrong(case: Case) -> str:
     given = Operands.of(case)
     count, rows = case.op.differentiated, case.shape[0]
     leaves = [t.detach().requires_grad_() for t in given.tensors[:count]]
-    keywords = {k: v for k, v in case.op.keywords.items() if k != "inplace_backward"}
+    # A leaf may not be overwritten.
+    inputs = [t * 1 for t in leaves] if case.op.overwrites else leaves
     with fastact.backend("compiled"):
-        y = getattr(F, case.op.function)(*leaves, *given.tensors[count:], **keywords)
+        y = getattr(F, case.op.function)(*inputs, *given.tensors[count:], **case.op.keywords)
         grads = torch.autograd.grad(y, leaves, given.grad)
     # What is compared is part by part; a loss is a mean over all of them.
     number = case.elements if case.op.scalar else 1

@@ -50,7 +50,8 @@ function(fastact_add_cuda_library)
   add_library(fastact_cuda SHARED csrc/cuda/dispatch.cpp csrc/cuda/driver.cpp csrc/cuda/keep.cpp
               csrc/torch/allocate.cpp csrc/torch/pointwise_cuda.cpp csrc/torch/register_cuda.cpp)
   # Contraction is off, and fma explicit, so that a GPU computes what a CPU with FMA does.
-  set(compress $<$<VERSION_GREATER_EQUAL:${CMAKE_CUDA_COMPILER_VERSION},12.8>:--compress-mode=size>)
+  # What is compressed for size needs a driver of 550.54 or newer, as every one of CUDA 13 is.
+  set(compress $<$<VERSION_GREATER_EQUAL:${CMAKE_CUDA_COMPILER_VERSION},13.0>:--compress-mode=size>)
   fastact_add_cuda_kernels(fastact_cuda -fmad=false --expt-relaxed-constexpr ${compress}
                            $<$<BOOL:${FASTACT_WERROR}>:-Werror=all-warnings>)
   list(JOIN FASTACT_CUDA_ARCHITECTURES " " architectures)

@@ -41,23 +41,14 @@ def test_no_library(with_cuda, monkeypatch):
     assert _library.CudaLibrary().error == "fastact was installed without CUDA kernels"
 
 
-# What the CUDA runtime asks of a driver, and nothing more; and the library that a torch for CPUs
-# does not have.
+# A driver that says its version and may not be started, or no child of the process could use it;
+# and the library that a torch for CPUs does not have.
 DRIVER = """
-#include <cstring>
 extern "C" {
 int cuDriverGetVersion(int* version) { *version = VERSION; return 0; }
-int cuInit(unsigned) { return 0; }
-static int none() { return 100; }
-int cuGetProcAddress_v2(const char* name, void** f, int, unsigned long long, void*) {
-  *f = !strcmp(name, "cuDriverGetVersion") ? (void*)cuDriverGetVersion
-     : !strcmp(name, "cuInit") ? (void*)cuInit
-     : !strcmp(name, "cuGetProcAddress") ? (void*)cuGetProcAddress_v2 : (void*)none;
-  return 0;
-}
-int cuGetProcAddress(const char* name, void** f, int v, unsigned long long flags) {
-  return cuGetProcAddress_v2(name, f, v, flags, nullptr);
-}
+int cuInit(unsigned) { __builtin_trap(); }
+int cuGetProcAddress_v2(const char*, void**, int, unsigned long long, void*) { __builtin_trap(); }
+int cuGetProcAddress(const char*, void**, int, unsigned long long) { __builtin_trap(); }
 }
 """
 TORCH = 'extern "C" int aoti_torch_get_current_cuda_stream(int, void**) { return 1; }'

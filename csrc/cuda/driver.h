@@ -3,8 +3,8 @@
 
 #pragma GCC visibility push(default)
 extern "C" {
-// Whether kernels can be launched here: null, or a sentence that says why not. Touches no device
-// memory and makes no context.
+// Whether kernels can be launched here: null, or a sentence that says why not. Does not start
+// the driver, let alone a context.
 const char* fastact_cuda_problem();
 // The CUDA version the kernels were built with, as 13000 for 13.0.
 int fastact_cuda_version();

@@ -297,10 +297,10 @@ struct Exponentials {
   // A row of nothing but -inf, or one with +inf, has no softmax: NaN, as in torch.
   FASTACT_FN void finish() { max = max - max == T(0) ? max : T(0) * infinity; }
 
-  FASTACT_FN Exponentials shuffled(unsigned members, int distance) const {
+  FASTACT_FN Exponentials shuffled(int distance) const {
     Exponentials other;
-    other.max = fastact::shuffled(max, members, distance);
-    other.rest = fastact::shuffled(rest, members, distance);
+    other.max = fastact::shuffled(max, distance);
+    other.rest = fastact::shuffled(rest, distance);
     return other;
   }
 };

@@ -13,10 +13,11 @@ namespace {
 
 constexpr unsigned whole_warp = 0xffffffffu;
 
-// The value of the lane whose number differs by `distance`; `members` of the warp take part.
+// The value of the lane whose number differs by `distance`. The whole warp takes part: its teams go
+// through their rows together, and a mask that is known beforehand costs no instructions.
 template <class T>
-FASTACT_FN T shuffled(T value, unsigned members, int distance) {
-  return __shfl_xor_sync(members, value, distance);
+FASTACT_FN T shuffled(T value, int distance) {
+  return __shfl_xor_sync(whole_warp, value, distance);
 }
 
 // A part of a row, in elements.
@@ -97,7 +98,7 @@ class Team {
   template <class V>
   __device__ V sum_of_warp(V value, int width, int every = 1) const {
     for (int distance = width / 2; distance >= every; distance /= 2)
-      value = value + value.shuffled(members_, distance);
+      value = value + value.shuffled(distance);
     return value;
   }
 
@@ -168,7 +169,7 @@ class Team {
     __syncthreads();
   }
 
-  unsigned members_ = whole_warp;  // those of this warp
+  unsigned members_ = whole_warp;  // those of this warp that share the row
   int across_ = 1, row_ = 0, parts_ = 1, part_size_ = 0, block_ = 0;
   bool turn_ = false;
 };
@@ -177,9 +178,9 @@ class Team {
 template <class T, int N>
 struct Sums {
   T at[N] = {};
-  FASTACT_FN Sums shuffled(unsigned members, int distance) const {
+  FASTACT_FN Sums shuffled(int distance) const {
     Sums result;
-    for (int i = 0; i < N; ++i) result.at[i] = fastact::shuffled(at[i], members, distance);
+    for (int i = 0; i < N; ++i) result.at[i] = fastact::shuffled(at[i], distance);
     return result;
   }
   FASTACT_FN friend Sums operator+(const Sums& a, const Sums& b) {
@@ -193,8 +194,7 @@ struct Sums {
 __device__ inline void block_sums(Sums<double, 2> mine, double* to) {
   __shared__ __align__(16) unsigned char memory[32 * sizeof(mine)];
   Sums<double, 2>* each = reinterpret_cast<Sums<double, 2>*>(memory);
-  for (int distance = 16; distance > 0; distance /= 2)
-    mine = mine + mine.shuffled(whole_warp, distance);
+  for (int distance = 16; distance > 0; distance /= 2) mine = mine + mine.shuffled(distance);
   if (threadIdx.x % 32 == 0) each[threadIdx.x / 32] = mine;
   __syncthreads();
   if (threadIdx.x == 0) {

@@ -87,6 +87,7 @@ class BceOps {
         operands.grad = laid_out(grad);
         return;
       }
+      check_device("bce_with_logits", x, grad);
       STD_TORCH_CHECK(grad.numel() == 1, "fastact::bce_with_logits: expected one gradient");
       alive_.push_back(converted(grad, compute_type(x.scalar_type())));
       operands.grad = alive_.back().data_ptr();

@@ -160,6 +160,7 @@ class CrossEntropyOps {
       }
       args.logits = logits.data_ptr();
       if (t.scalar_type() == ScalarType::Long) {
+        check_device("cross_entropy", x, t);
         STD_TORCH_CHECK(t.numel() == args.rows.count(),
                         "fastact::cross_entropy: expected a target for "
                         "each row of logits");
@@ -171,6 +172,7 @@ class CrossEntropyOps {
         args.probabilities = target.data_ptr();
       }
       if (weight) {
+        check_device("cross_entropy", x, *weight);
         STD_TORCH_CHECK(weight->dim() == 1 && weight->numel() == args.rows.classes,
                         "fastact::cross_entropy: expected a weight for each class");
         args.weight = keep(converted(*weight, compute));
@@ -197,6 +199,7 @@ class CrossEntropyOps {
       const int64_t bytes = args.rows.count() * int64_t(stats.element_size());
       char* plane = static_cast<char*>(stats.data_ptr());
       const auto next = [&] { return std::exchange(plane, plane + bytes); };
+      check_device("cross_entropy_backward", logits, stats);
       STD_TORCH_CHECK(stats.is_contiguous() && stats.scalar_type() == compute &&
                           stats.numel() == planes * args.rows.count(),
                       "fastact::cross_entropy_backward: expected the stats of its forward");
@@ -216,10 +219,12 @@ class CrossEntropyOps {
       const int64_t rows = args.rows.count();
       const auto use = [&](const Maybe& grad, int64_t numel) -> void* {
         if (!is_given(grad)) return nullptr;
+        check_device("cross_entropy_backward", logits, *grad);
         STD_TORCH_CHECK(grad->numel() == numel,
                         "fastact::cross_entropy_backward: expected gradients of the outputs' shapes");
         return keep(converted(*grad, compute));
       };
+      check_device("cross_entropy_backward", logits, total);
       args.grad_loss = use(loss, reduction == none ? rows : 1);
       if (reduction == mean) args.total = total.data_ptr();
       args.grad_lse = use(lse, rows);

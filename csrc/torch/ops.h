@@ -19,10 +19,16 @@
 namespace fastact {
 
 // Users get their errors from the Python functions; these keep a direct call of torch.ops.fastact.*
-// from reading out of bounds.
+// from reading out of bounds, or another device's memory.
+inline void check_device(const char* op, const Tensor& x, const Tensor& t) {
+  STD_TORCH_CHECK(t.is_cuda() == x.is_cuda() && t.get_device() == x.get_device(), "fastact::", op,
+                  ": expected all tensors to be on one device");
+}
+
 inline void check_alike(const char* op, std::initializer_list<const Tensor*> tensors) {
   const Tensor& first = **tensors.begin();
   for (const Tensor* t : tensors) {
+    check_device(op, first, *t);
     STD_TORCH_CHECK(t->scalar_type() == first.scalar_type(), "fastact::", op,
                     ": expected all tensors to have one dtype");
     STD_TORCH_CHECK(t->dim() == first.dim(), "fastact::", op,
