@@ -121,6 +121,31 @@ def test_reentrant_and_reused():
         assert current() == "compiled"
 
 
+def test_blocks_of_threads_that_overlap():
+    """The last one that is still open decides; nothing is left when all have ended."""
+    steps = [threading.Event() for _ in range(3)]
+    seen = []
+
+    def first():
+        with fastact.backend("compiled"):
+            steps[0].set()
+            steps[1].wait(30)
+        seen.append(current())
+        steps[2].set()
+
+    before = current()
+    thread = threading.Thread(target=first)
+    thread.start()
+    steps[0].wait(30)
+    with fastact.backend("torch"):
+        steps[1].set()
+        steps[2].wait(30)
+        seen.append(current())
+    thread.join()
+    assert seen == ["torch", "torch"]
+    assert current() == before
+
+
 def test_decorator():
     @fastact.backend("torch")
     def decorated(n):
@@ -233,6 +258,13 @@ def test_auto_leaves_foreign_tensors_to_torch(kind):
     message = "subclass|Mine" if kind == "subclass" else str(x.dtype)
     with pytest.raises(NotImplementedError, match=rf"relu\(\).*'compiled'.*'input'.*({message})"):
         F.relu(x)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nested_tensors_go_to_torch():
+    x = torch.nested.nested_tensor([torch.randn(3), torch.randn(5)])
+    with fastact.backend("auto"):
+        assert all(map(torch.equal, F.gelu(x).unbind(), TF.gelu(x).unbind()))
 
 
 def test_auto_gives_torchs_error_where_torch_fails():

@@ -138,6 +138,20 @@ def test_inference_tensors():
         want = torch.nn.functional.silu(x)
         support.public("silu")(x, inplace=True)
         torch.testing.assert_close(x, want)
+    before = x.clone()
+    with pytest.raises(RuntimeError, match=r"[Ii]n-?place.*inference tensor"):
+        support.public("silu")(x, inplace=True)
+    assert torch.equal(x, before)
+
+
+def test_negative_bit():
+    """Of views whose elements are the negatives of what is stored."""
+    for name in ("silu", "relu"):
+        x = torch.randn(5, 6, dtype=torch.complex64).conj().imag
+        assert x.is_neg()
+        want = support.public(name)(x.clone())
+        support.public(name)(x, inplace=True)
+        assert torch.equal(x, want)
 
 
 @pytest.mark.parametrize("case", BACKWARDS, ids=labels)

@@ -116,6 +116,20 @@ def test_checkpoint(use_reentrant):
     assert_same_training(train(Checkpointed(F, use_reentrant), step), train(Mlp(F), plain_step))
 
 
+def test_compiled_autograd():
+    x = make(5, 12, dtype=torch.float64).requires_grad_()
+    target = targets(x)
+
+    def loss():
+        return F.cross_entropy(F.silu_mul(F.gelu(x), x).softmax(1), target)
+
+    (want,) = torch.autograd.grad(loss(), x)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        torch.compile(loss().backward, backend="eager")()
+    torch.testing.assert_close(x.grad, want)
+
+
 def test_functional_call():
     net, other = Mlp(F), Mlp(F)
     for p in other.parameters():

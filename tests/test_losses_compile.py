@@ -63,6 +63,18 @@ def test_normalizer_as_an_argument():
         torch.testing.assert_close(compiled(X, n), f(X, n))
 
 
+def test_ignore_index_as_an_argument():
+    """The second value makes it a symbol."""
+    target = T.clamp(min=0)
+    for name in ("cross_entropy", "nll_loss"):
+        ours, theirs = getattr(F, name), getattr(TF, name)
+        compiled = torch.compile(
+            lambda x, i, f=ours: f(x, target, ignore_index=i), fullgraph=True, backend="aot_eager"
+        )
+        for i in (2, 3, 5):
+            torch.testing.assert_close(compiled(X, i), theirs(X, target, ignore_index=i))
+
+
 def test_dynamic_shapes_compile_once():
     counter = torch._dynamo.testing.CompileCounter()
     f = lambda x, t: F.cross_entropy(F.log_softmax(x, 1), t, z_loss=0.1)  # noqa: E731

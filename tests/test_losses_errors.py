@@ -70,6 +70,7 @@ TABLE = [
     ("ignore_index of probabilities", ce(X, probabilities(X), ignore_index=2), RuntimeError,
      ["ignore_index", "2"]),
     ("ignore_index is a float", ce(X, I, ignore_index=1.0), TypeError, ["'ignore_index'", "float"]),
+    ("smoothing is a str", ce(X, I, label_smoothing="a"), TypeError, ["'label_smoothing'", "str"]),
     ("ignore_index is a bool", ce(X, I, ignore_index=True), TypeError, ["'ignore_index'", "bool"]),
     ("nll ignore_index", nll(X, I, ignore_index=None), TypeError, ["'ignore_index'", "NoneType"]),
     ("input is a list", ce([1.0], I), TypeError, ["'input'", "list"]),
@@ -93,6 +94,8 @@ TABLE = [
      ["'dim'", "str"]),
     ("dtype is a device", (lambda: F.softmax(X, 1, dtype="cpu"),
                            lambda: TF.softmax(X, 1, dtype="cpu")), TypeError, ["'dtype'", "str"]),
+    ("dim is a bool", (lambda: F.softmax(X, True), lambda: TF.softmax(X, True)), TypeError,
+     ["'dim'", "bool"]),
     ("softmax of a list", (lambda: F.softmax([1.0], 0), None), TypeError, ["'input'", "list"]),
     ("integers", (lambda: F.softmax(X.long(), 1), lambda: TF.softmax(X.long(), 1)), None,
      ["int64"]),
@@ -204,6 +207,18 @@ def test_registered_derivatives_check_what_they_read():
     ):
         with pytest.raises(RuntimeError, match="fastact::"):
             call()
+
+
+def test_meta_tensors_go_to_torch():
+    """There autocast cannot even be asked for."""
+    x = torch.empty(40, 60, device="meta")
+    target = torch.empty(40, dtype=torch.int64, device="meta")
+    for backend in ("auto", "torch"):
+        with fastact.backend(backend):
+            for loss in (CE(x, target), CE(x, x), CE(x, target, z_loss=0.1), F.nll_loss(x, target),
+                         F.binary_cross_entropy_with_logits(x, x)):  # fmt: skip
+                assert loss.shape == ()
+                assert loss.is_meta
 
 
 def test_devices():

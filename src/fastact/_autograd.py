@@ -59,6 +59,7 @@ class Op(Function):
         cls.__module__ = "fastact.autograd"
         methods = ("forward", "backward", "jvp")
         body = {method: cls.__dict__[method] for method in methods if method in cls.__dict__}
+        body |= _private.compiled_autograd
         recorder: Any = type(cls.symbol, (_private.SingleLevelFunction,), body)
         cls.record = recorder.apply
         if "jvp" in body:
@@ -332,6 +333,11 @@ def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., 
             overload(x, *constants)
 
     def version(keyset: Any, x: Tensor, *constants: float) -> None:
+        if x.is_inference() and not torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                f"{name}: in-place update of an inference tensor outside InferenceMode is not "
+                "allowed; clone it first"
+            )
         torch.autograd.graph.increment_version(x)
         with _private.below_version_counter():
             overload.redispatch(keyset & _private.after_version_counter, x, *constants)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import ContextDecorator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -204,17 +205,30 @@ class backend(ContextDecorator):
         ...     y = fastact.functional.gelu(torch.ones(3))
     """
 
+    _lock = threading.Lock()
+    # Of all blocks in the process, the first being none. Those of other threads may end before or
+    # after one that began later; the last one that is still open decides.
+    _open: ClassVar[dict[object, Choice]] = {}
+
     def __init__(self, name: str) -> None:
         self._choice = _resolve(name)
-        self._previous: list[Choice] = []
+        self._entered: list[object] = []
 
     def __enter__(self) -> backend:
-        self._previous.append(STATE.choice)
-        STATE.use(self._choice)
+        with self._lock:
+            if not self._open:
+                self._open[None] = STATE.choice
+            self._entered.append(object())
+            self._open[self._entered[-1]] = self._choice
+            STATE.use(self._choice)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        STATE.use(self._previous.pop())
+        with self._lock:
+            del self._open[self._entered.pop()]
+            STATE.use(next(reversed(self._open.values())))
+            if len(self._open) == 1:
+                self._open.clear()
 
 
 STATE = _from_environment()

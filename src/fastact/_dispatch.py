@@ -15,7 +15,7 @@ from ._autograd import Functions, transforms_active
 from ._backend import STATE
 from ._dtensor import is_arriving, is_dtensor
 from ._pointwise import gate_and_up
-from ._private import FakeTensor, below_autograd, is_jit_tracing
+from ._private import FakeTensor, autocasts, below_autograd, is_jit_tracing
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
 PLAIN = frozenset({Tensor, Parameter, FakeTensor})
@@ -56,7 +56,7 @@ def refusal(x: Tensor) -> str:
         return reason
     if x.dtype not in _DTYPES:
         return f"there are no kernels for {x.dtype}"
-    if x.layout is not torch.strided:
+    if x.layout is not torch.strided or x.is_nested:
         return "the kernels take strided tensors"
     return ""
 
@@ -82,6 +82,15 @@ def is_served(op: str, argument: str, x: object) -> bool:
             f"{x.device} ({x.layout}): {refusal(x)}"
         )
     return False
+
+
+def check_integer(op: str, name: str, value: Any) -> Any:
+    """The value as an int, of whatever torch takes for one."""
+    if isinstance(value, torch.SymInt) or (isinstance(value, int) and type(value) is not bool):
+        return value
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{op}(): argument {name!r} must be int, not {type(value).__name__}")
+    return value.__index__()
 
 
 def records_graph(x: Tensor, other: Tensor | None = None) -> bool:
@@ -188,7 +197,12 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
             f"{row.name}(): argument 'input' of shape {tuple(x.shape)} and strides {x.stride()} "
             "has several elements in one place of memory and cannot be written in place; clone it"
         )
-    if transforms_active() or type(x) not in PLAIN or (records and (x.is_leaf or x._is_view())):
+    if (
+        transforms_active()
+        or type(x) not in PLAIN
+        or (records and (x.is_leaf or x._is_view()))
+        or x.is_neg()
+    ):
         # copy_ knows what may be written to, and how the history of views changes.
         return x.copy_(apply(functions, records, x.clone(), *parameters))
     if records:
@@ -228,7 +242,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
             f"up on {up.device}"
         )
     if gate.dtype != up.dtype:
-        if not torch.is_autocast_enabled(gate.device.type):
+        if not autocasts(gate.device):
             raise RuntimeError(
                 f"{op}(): expected gate and up to have the same dtype; got gate {gate.dtype} and "
                 f"up {up.dtype}"
@@ -268,8 +282,7 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
     served = is_served(op, "input", x)
     if not served and stands_for_tensor(x):
         return _halves_multiplied(op, row, x, dim, gate_first)
-    if not isinstance(dim, (int, torch.SymInt)):
-        raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
+    dim = check_integer(op, "dim", dim)
     if x.dim() == 0:
         raise RuntimeError(f"{op}(): argument 'input' has no dimension to halve")
     if not -x.dim() <= dim < x.dim():

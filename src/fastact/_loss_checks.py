@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ._autograd import transforms_active
 from ._compositions import NUMBERS, REDUCTIONS, class_dim
+from ._dispatch import check_integer
+from ._private import autocasts
 
 
 def check_tensors(op: str, **tensors: Tensor | None) -> None:
@@ -79,13 +81,6 @@ def check_target(op: str, x: Tensor, target: Tensor) -> None:
         )
 
 
-def check_ignore_index(op: str, ignore_index: int) -> None:
-    if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
-        raise TypeError(
-            f"{op}(): argument 'ignore_index' must be int, not {type(ignore_index).__name__}"
-        )
-
-
 def check_weight(op: str, x: Tensor, weight: Tensor | None, promotes: bool = False) -> None:
     """That there is a weight for each class; of another dtype than x only if that is promoted."""
     if weight is None:
@@ -97,7 +92,7 @@ def check_weight(op: str, x: Tensor, weight: Tensor | None, promotes: bool = Fal
             f"{op}(): weight tensor should be defined either for all {classes} classes or no "
             f"classes but got weight tensor of shape: {list(weight.shape)}"
         )
-    if weight.dtype != x.dtype and not (promotes or torch.is_autocast_enabled(x.device.type)):
+    if weight.dtype != x.dtype and not (promotes or autocasts(x.device)):
         raise RuntimeError(
             f"{op}(): expected weight to have input's dtype {x.dtype} but found {weight.dtype}"
         )
@@ -196,11 +191,16 @@ def check_cross_entropy(
 ) -> bool:
     """Raises where arguments do not fit; returns whether the target holds probabilities."""
     check_tensors(op, input=x, target=target)
+    if not isinstance(label_smoothing, (Real, Tensor, torch.SymFloat, torch.SymInt)):
+        raise TypeError(
+            f"{op}(): argument 'label_smoothing' must be float, not "
+            f"{type(label_smoothing).__name__}"
+        )
     if label_smoothing != 0.0 and not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(
             f"{op}(): label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
         )
-    check_ignore_index(op, ignore_index)
+    check_integer(op, "ignore_index", ignore_index)
     probabilities = target.shape == x.shape
     if probabilities:
         _check_probabilities(op, x, target, ignore_index)

@@ -18,6 +18,7 @@ from ._dispatch import (
     PLAIN,
     apply,
     autocast,
+    check_integer,
     compiles_to_torch,
     is_served,
     is_small,
@@ -32,7 +33,6 @@ from ._library import NAMESPACES
 from ._loss_checks import (
     check_cross_entropy,
     check_devices,
-    check_ignore_index,
     check_inplace,
     check_target,
     check_tensors,
@@ -126,8 +126,7 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
         of_torch: Tensor = getattr(F, op)(x, dim, dtype=dtype)
         return of_torch
     check_tensors(op, input=x)
-    if not isinstance(dim, (int, torch.SymInt)):
-        raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
+    dim = check_integer(op, "dim", dim)
     rank = max(x.dim(), 1)
     if not -rank <= dim < rank:
         raise IndexError(
@@ -135,7 +134,7 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
             f"but got dim {dim})"
         )
     if dtype is not None and x.dtype != dtype:
-        if not isinstance(dtype, torch.dtype):
+        if not isinstance(dtype, (torch.dtype, type)):  # float is a dtype, too
             raise TypeError(
                 f"{op}(): argument 'dtype' must be torch.dtype, not {type(dtype).__name__}"
             )
@@ -163,12 +162,12 @@ def nll_loss(
             x, target, weight, ignore_index=ignore_index, reduction=REDUCTIONS[reduction]
         )
     check_tensors(op, input=x, target=target)
-    check_ignore_index(op, ignore_index)
+    check_integer(op, "ignore_index", ignore_index)
     check_target(op, x, target)
     check_weight(op, x, weight)
     check_devices(op, x, target=target, weight=weight)
     records = records_graph(x)
-    if torch.is_autocast_enabled(x.device.type) or not answers(
+    if _private.autocasts(x.device) or not answers(
         op, records, x, x.shape[class_dim(x)], (target, weight)
     ):
         try:
@@ -217,11 +216,11 @@ def cross_entropy(
     )
     plain = not (z_loss or softcap is not None or return_lse or return_entropy)
     records = records_graph(x)
-    overwrites = inplace_backward and records and not transforms_active()
+    overwrites = inplace_backward and records and not (transforms_active() or x.is_neg())
     if overwrites:
         check_inplace(op, x)
 
-    autocast = torch.is_autocast_enabled(x.device.type)
+    autocast = _private.autocasts(x.device)
     if probabilities:
         dtype = torch.promote_types(x.dtype, target.dtype)
         if weight is not None:
@@ -313,7 +312,7 @@ def bce_with_logits(
     check_devices(op, x, target=target, weight=weight, pos_weight=pos_weight)
     records = records_graph(x)
     ours = (
-        not torch.is_autocast_enabled(x.device.type)
+        not _private.autocasts(x.device)
         and all(t is None or t.dtype == x.dtype for t in others)
         and answers(kernel, records, x, 0, others)
         and not any(map(may_be_tracked, (target, weight, pos_weight)))

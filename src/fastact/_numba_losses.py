@@ -19,7 +19,7 @@ from ._numba_operands import Rows, check, require
 from ._pointwise import empty_like
 
 _NAMESPACE = NAMESPACES["numba"]
-_NOTHING = torch.empty(0, dtype=torch.float64)
+_NOTHING = np.empty(0)
 _NO_LABELS = np.empty(0, np.int64)
 
 
@@ -109,9 +109,9 @@ class _Problem:
             weight is None or weight.shape == (classes,), "cross_entropy", "a weight for each class"
         )
         self.has_mass = smoothing > 0 or not self.indexed
-        weights = _NOTHING if weight is None else weight.double().contiguous()
+        weights = _NOTHING if weight is None else weight.double().contiguous().numpy()
         probabilities = array(q) if self.indexed else self.rows.of(q)
-        self.operands = (self.rows.of(x), labels, probabilities, weights.numpy())
+        self.operands = (self.rows.of(x), labels, probabilities, weights)
         self.options = (
             ignore_index, float(smoothing), float(z_loss), float(softcap), normalized,
             self.indexed, weight is not None, entropy,

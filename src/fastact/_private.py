@@ -35,6 +35,12 @@ after_version_counter = _find(torch._C, "_after_ADInplaceOrView_keyset")  # the 
 # The base class of torch.autograd.Function, whose apply is the C entry point and nothing else,
 # and a context manager that allows to call it inside a transform.
 SingleLevelFunction = _find(torch.autograd.function, "_SingleLevelFunction", Function)
+# What compiled autograd asks a Function for, and that class lacks.
+compiled_autograd: dict[str, Any] = {
+    name: staticmethod(getattr(Function, name))
+    for name in ("_compiled_autograd_key",)
+    if hasattr(Function, name)
+}
 allow_single_level = _find(torch._functorch.utils, "enable_single_level_autograd_function")
 functorch_active = _find(torch._C, "_are_functorch_transforms_active", lambda: False)
 is_functorch_wrapped = _find(torch._C._functorch, "is_functorch_wrapped_tensor", lambda _: False)
@@ -69,6 +75,12 @@ def builtin(activation: str) -> Callable[..., Tensor] | None:
     found: Callable[..., Tensor] | None
     found = getattr(torch._C._nn, activation, None) or getattr(torch, activation, None)
     return found
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is on for a device; on some, meta for one, it cannot be."""
+    kind = device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def dual_level_active() -> bool:

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
+from . import _private
 from ._backend import STATE
 from ._compositions import class_dim, compute_dtype
 from ._loss_checks import (
@@ -155,7 +156,7 @@ def _results(x: Tensor, rows: Rows, options: Options) -> tuple[Tensor, ...]:
         loss = loss / (normalizer.reshape(()) if isinstance(normalizer, Tensor) else normalizer)
     elif options.reduction == MEAN:
         loss = loss / rows.weight.sum(dtype=torch.float64)
-    loss = loss.to(wide if torch.is_autocast_enabled(x.device.type) else x.dtype)
+    loss = loss.to(wide if _private.autocasts(x.device) else x.dtype)
     asked = ((rows.lse, options.return_lse), (rows.entropy, options.return_entropy))
     return (loss, *(t for t, is_asked in asked if is_asked and t is not None))
 
