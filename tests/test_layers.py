@@ -19,6 +19,7 @@ ORDER = (
     "_family",
     "_pointwise",
     "_compositions",
+    "_loss_batching",
     "_losses",
     "_library",
     "_numba_jit",

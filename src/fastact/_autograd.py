@@ -59,7 +59,8 @@ class Op(Function):
         cls.__module__ = "fastact.autograd"
         methods = ("forward", "backward", "jvp")
         body = {method: cls.__dict__[method] for method in methods if method in cls.__dict__}
-        body |= _private.compiled_autograd
+        if _private.compiled_autograd_key is not None:
+            body["_compiled_autograd_key"] = staticmethod(_private.compiled_autograd_key)
         recorder: Any = type(cls.symbol, (_private.SingleLevelFunction,), body)
         cls.record = recorder.apply
         if "jvp" in body:

@@ -18,6 +18,7 @@ from ._private import functorch_active
 
 REDUCTIONS = ("none", "mean", "sum")
 NUMBERS = {reduction: number for number, reduction in enumerate(REDUCTIONS)}  # torch's, too
+NONE, MEAN, SUM = NUMBERS.values()
 
 
 def class_dim(x: Tensor) -> int:

@@ -114,9 +114,13 @@ def raise_for_target(op: str, classes: int, target: Tensor, ignore_index: int) -
         ) from None
 
 
-def _check_number(op: str, name: str, value: object, low: float) -> None:
+def _check_real(op: str, name: str, value: object) -> None:
     if not isinstance(value, (float, Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{op}(): argument {name!r} must be float, not {type(value).__name__}")
+
+
+def _check_number(op: str, name: str, value: float, low: float) -> None:
+    _check_real(op, name, value)
     if not low <= float(value) < math.inf:
         raise ValueError(f"{op}(): {name} must be finite and at least {low}; got {value}")
 
@@ -191,11 +195,8 @@ def check_cross_entropy(
 ) -> bool:
     """Raises where arguments do not fit; returns whether the target holds probabilities."""
     check_tensors(op, input=x, target=target)
-    if not isinstance(label_smoothing, (Real, Tensor, torch.SymFloat, torch.SymInt)):
-        raise TypeError(
-            f"{op}(): argument 'label_smoothing' must be float, not "
-            f"{type(label_smoothing).__name__}"
-        )
+    if not isinstance(label_smoothing, Tensor):
+        _check_real(op, "label_smoothing", label_smoothing)
     if label_smoothing != 0.0 and not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(
             f"{op}(): label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from . import _numba
-from ._compositions import class_dim, compute_dtype
+from ._compositions import MEAN, NONE, class_dim, compute_dtype
 from ._library import NAMESPACES, library
-from ._losses import MEAN, NONE, _logits_like, _row_sizes
+from ._losses import _logits_like, _row_sizes
 from ._numba import array, run_parts
 from ._numba_operands import Rows, check, require
 from ._pointwise import empty_like

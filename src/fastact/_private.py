@@ -36,11 +36,7 @@ after_version_counter = _find(torch._C, "_after_ADInplaceOrView_keyset")  # the 
 # and a context manager that allows to call it inside a transform.
 SingleLevelFunction = _find(torch.autograd.function, "_SingleLevelFunction", Function)
 # What compiled autograd asks a Function for, and that class lacks.
-compiled_autograd: dict[str, Any] = {
-    name: staticmethod(getattr(Function, name))
-    for name in ("_compiled_autograd_key",)
-    if hasattr(Function, name)
-}
+compiled_autograd_key: Any = getattr(Function, "_compiled_autograd_key", None)
 allow_single_level = _find(torch._functorch.utils, "enable_single_level_autograd_function")
 functorch_active = _find(torch._C, "_are_functorch_transforms_active", lambda: False)
 is_functorch_wrapped = _find(torch._C._functorch, "is_functorch_wrapped_tensor", lambda _: False)

@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._compositions import capped, class_dim, compute_dtype
+from ._compositions import NONE, capped, class_dim, compute_dtype
 from ._family import Family
-from ._losses import NONE
 from ._private import below_autograd
 
 IGNORED = -100

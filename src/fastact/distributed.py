@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from . import _private
 from ._backend import STATE
-from ._compositions import class_dim, compute_dtype
+from ._compositions import MEAN, NONE, class_dim, compute_dtype
 from ._loss_checks import (
     check_cross_entropy,
     check_inplace,
@@ -34,7 +34,6 @@ from ._loss_checks import (
     reduction_number,
 )
 from ._loss_dispatch import answers
-from ._losses import MEAN, NONE
 from ._shards import (
     Composed,
     Kernels,
