@@ -9,6 +9,7 @@ import torch
 from losses import make, targets
 from torch import nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
@@ -128,6 +129,38 @@ def test_compiled_autograd():
     with torch._dynamo.config.patch(compiled_autograd=True):
         torch.compile(loss().backward, backend="eager")()
     torch.testing.assert_close(x.grad, want)
+
+
+class Tripled(TorchFunctionMode):
+    """What some ops return, as a mode that replaces or watches results may change it."""
+
+    def __init__(self, ops):
+        super().__init__()
+        self.ops = ops
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **kwargs or {})
+        return result * 3 if func in self.ops else result
+
+
+def test_what_a_function_mode_adds_is_differentiated():
+    ops = torch.ops.fastact
+    x, target = make(5, 12, dtype=torch.float64), targets(make(5, 12))
+    for call, op in (
+        (F.gelu, ops.gelu.default),
+        (lambda x: F.silu_mul(x, x), ops.silu_mul.default),
+        (F.swiglu, ops.silu_glu.default),
+        (lambda x: F.softmax(x, 1), ops.softmax.default),
+        (lambda x: F.nll_loss(x, target), ops.nll_loss.default),
+    ):
+        plain, changed = x.clone().requires_grad_(), x.clone().requires_grad_()
+        want = call(plain)
+        want.square().sum().backward()
+        with Tripled([op]):
+            got = call(changed)
+            got.square().sum().backward()
+        torch.testing.assert_close(got, want * 3)
+        torch.testing.assert_close(changed.grad, plain.grad * 9)
 
 
 def test_functional_call():

@@ -152,3 +152,12 @@ def test_nll_loss_of_log_softmax_is_cross_entropy(reduction):
         one = F.cross_entropy(x, target, reduction=reduction)
         CLOSE(one, two)
         CLOSE(*(torch.autograd.grad(y.sum(), x)[0] for y in (one, two)))
+
+
+def test_the_gradient_of_nll_loss_does_not_depend_on_its_input():
+    """It is linear: a second derivative is 0, as torch's, and not "unused"."""
+    x, target = leaf(), targets(leaf())
+    for call in (F.nll_loss, TF.nll_loss):
+        (grad,) = torch.autograd.grad(call(x, target), x, create_graph=True)
+        (second,) = torch.autograd.grad(grad.sum(), x)
+        assert torch.equal(second, torch.zeros_like(x))

@@ -143,6 +143,23 @@ def test_the_first_target_out_of_range_among_many(rows):
         CE(x, target)
 
 
+@pytest.mark.parametrize("call", [F.cross_entropy, F.nll_loss])
+def test_a_target_out_of_range_under_transforms(call):
+    target = bad(2, 6)
+    message = rf"Target 6 is out of bounds: target\[2\] .* {X.shape[1]} classes"
+    with pytest.raises(IndexError, match=message):
+        torch.func.grad(lambda x: call(x, target))(X)
+    with pytest.raises(IndexError, match=message):
+        torch.func.jvp(lambda x: call(x, target), (X,), (X,))
+    with pytest.raises(IndexError, match=message):
+        torch.vmap(lambda x: call(x, target))(torch.stack([X, X]))
+    # The position would be that of the batch, which the function does not see.
+    with pytest.raises(IndexError, match=r"Target 6 is out of bounds: target is not .* 6 classes"):
+        torch.vmap(call)(X[:, None], target[:, None])
+    with pytest.raises(IndexError, match="Target 6 is out of bounds: target is not"):
+        torch.vmap(torch.func.grad(call))(X[:, None], target[:, None])
+
+
 def test_a_strided_target_is_named_by_its_own_position():
     target = torch.zeros(6, 4, dtype=torch.int64)
     target[2, 3] = 8

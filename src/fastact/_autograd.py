@@ -187,7 +187,14 @@ class Functions:
                     None if grad is None else by
                     for by, grad in zip(result[:m], inputs, strict=False)
                 )
-                by_saved = (None,) * n if family.linear else result[m:]
+                by_saved = result[m:]
+                if family.linear:  # 0, as torch has it, and not "unused"
+                    by_saved = tuple(
+                        torch.zeros_like(s) if needed else None
+                        for s, needed in zip(
+                            inputs[m : m + n], ctx.needs_input_grad[m:], strict=False
+                        )
+                    )
                 return (*by_grads, *by_saved, *(None,) * (family.saves - n + len(constants)))
 
             @staticmethod

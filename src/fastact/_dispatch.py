@@ -15,7 +15,13 @@ from ._autograd import Functions, transforms_active
 from ._backend import STATE
 from ._dtensor import is_arriving, is_dtensor
 from ._pointwise import gate_and_up
-from ._private import FakeTensor, autocasts, below_autograd, is_jit_tracing
+from ._private import (
+    FakeTensor,
+    autocasts,
+    below_autograd,
+    function_mode_active,
+    is_jit_tracing,
+)
 from ._registry import ACTIVATIONS, DTYPES, GATES, Activation
 
 PLAIN = frozenset({Tensor, Parameter, FakeTensor})
@@ -151,7 +157,8 @@ def _numbers(row: Activation, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def apply(functions: Functions, records: bool, *args: Any) -> Any:
     """An op's differentiable outputs, by the cheapest way that is right: see _autograd.py."""
-    if transforms_active():
+    if transforms_active() or function_mode_active():
+        # (A mode has to see the op from above autograd, which differentiates what the mode adds.)
         result = functions.family.forward(*args)
     elif records:
         return functions.eager.record(*args)

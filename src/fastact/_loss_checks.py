@@ -9,10 +9,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ._autograd import transforms_active
 from ._compositions import NUMBERS, REDUCTIONS, class_dim
 from ._dispatch import check_integer
-from ._private import autocasts
+from ._private import autocasts, is_functorch_wrapped, unwrapped
 
 
 def check_tensors(op: str, **tensors: Tensor | None) -> None:
@@ -100,14 +99,19 @@ def check_weight(op: str, x: Tensor, weight: Tensor | None, promotes: bool = Fal
 
 def raise_for_target(op: str, classes: int, target: Tensor, ignore_index: int) -> None:
     """Raises where a target is out of range; called once a kernel, or torch, has refused."""
-    if target.is_floating_point() or transforms_active():
+    if target.is_floating_point() or torch.compiler.is_compiling():
         return
-    bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
+    plain = target
+    while is_functorch_wrapped(plain):
+        plain = unwrapped(plain)
+    bad = ((plain < 0) | (plain >= classes)) & (plain != ignore_index)
     where = bad.nonzero()
     if len(where):
         position = where[0].tolist()
-        value = target[tuple(position)].item()
-        at = f"target[{', '.join(map(str, position))}]" if position else "target"
+        value = plain[tuple(position)].item()
+        # Of a batch that is mapped over, the caller's target has no such position.
+        is_one = not position or plain is not target
+        at = "target" if is_one else f"target[{', '.join(map(str, position))}]"
         raise IndexError(
             f"{op}(): Target {value} is out of bounds: {at} is not a class index of input with "
             f"{classes} classes, nor ignore_index ({ignore_index})"

@@ -51,6 +51,10 @@ cross_entropy_loss = getattr(torch._C._nn, "cross_entropy_loss", None)
 nll_loss_nd = getattr(torch._C._nn, "nll_loss_nd", None)
 # Whether torch.jit.trace runs: what torch.jit.is_tracing asks, at every call of an activation.
 is_jit_tracing: Callable[[], bool] = getattr(torch._C, "_is_tracing", lambda: False)
+# Whether a TorchFunctionMode is on, which may do something to what an op returns.
+function_mode_active: Callable[[], bool] = getattr(
+    torch._C, "_is_torch_function_mode_enabled", lambda: False
+)
 # Whether somebody listens to the calls of every module (register_module_forward_hook and the like).
 has_global_hooks = getattr(torch.nn.modules.module, "_has_any_global_hook", lambda: True)
 # The one tensor subclass that behaves as a plain tensor in everything that matters here.
