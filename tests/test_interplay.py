@@ -140,7 +140,9 @@ class Tripled(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **kwargs or {})
-        return result * 3 if func in self.ops else result
+        if func not in self.ops:
+            return result
+        return result * 3 if isinstance(result, torch.Tensor) else (result[0] * 3, *result[1:])
 
 
 def test_what_a_function_mode_adds_is_differentiated():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._compositions import NUMBERS, REDUCTIONS, class_dim
 from ._dispatch import check_integer
-from ._private import autocasts, is_functorch_wrapped, unwrapped
+from ._private import autocasts, is_functorch_wrapped, is_grad_tracking, unwrapped
 
 
 def check_tensors(op: str, **tensors: Tensor | None) -> None:
@@ -101,17 +101,18 @@ def raise_for_target(op: str, classes: int, target: Tensor, ignore_index: int) -
     """Raises where a target is out of range; called once a kernel, or torch, has refused."""
     if target.is_floating_point() or torch.compiler.is_compiling():
         return
-    plain = target
-    while is_functorch_wrapped(plain):
-        plain = unwrapped(plain)
-    bad = ((plain < 0) | (plain >= classes)) & (plain != ignore_index)
+    mapped = False
+    while is_functorch_wrapped(target):
+        mapped |= not is_grad_tracking(target)
+        target = unwrapped(target)
+    bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
     where = bad.nonzero()
     if len(where):
         position = where[0].tolist()
-        value = plain[tuple(position)].item()
-        # Of a batch that is mapped over, the caller's target has no such position.
-        is_one = not position or plain is not target
-        at = "target" if is_one else f"target[{', '.join(map(str, position))}]"
+        value = target[tuple(position)].item()
+        # A position in a batch that is mapped over is none in what the caller's function sees.
+        named = position and not mapped
+        at = f"target[{', '.join(map(str, position))}]" if named else "target"
         raise IndexError(
             f"{op}(): Target {value} is out of bounds: {at} is not a class index of input with "
             f"{classes} classes, nor ignore_index ({ignore_index})"
