@@ -113,6 +113,39 @@ def test_tiny_tensors_are_not_dispatched(name):
         assert dispatchers & modules_of(lambda: function(x, *arguments))
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [(F.silu_mul, ()), (F.relu_mul, ()), (F.gelu_mul, ("tanh",))],
+)
+def test_tiny_gated_tensors_are_not_dispatched(function, arguments):
+    x, y = torch.randn(4), torch.randn(4)
+    with fastact.backend("auto"):
+        assert "fastact._dispatch" not in modules_of(lambda: function(x, y, *arguments))
+        # Which torch would broadcast and promote.
+        for other in (y[None], y.double()):
+            with pytest.raises(RuntimeError, match="to have the same"):
+                function(x, other, *arguments)
+    with fastact.backend("compiled"):
+        assert "fastact._dispatch" in modules_of(lambda: function(x, y, *arguments))
+
+
+def test_tiny_glu_is_not_dispatched():
+    x = torch.randn(4)
+    with fastact.backend("auto"):
+        assert "fastact._dispatch" not in modules_of(lambda: F.glu(x))
+        with pytest.raises(RuntimeError, match=r"glu\(\): the halved dimension must be even"):
+            F.glu(x[:3])
+    with fastact.backend("compiled"):
+        assert "fastact._dispatch" in modules_of(lambda: F.glu(x))
+
+
+def test_softplus_of_tiny_tensors_has_its_arguments():
+    x = torch.linspace(-2, 2, 5)
+    with fastact.backend("auto"):
+        for beta, threshold in ((1.0, 20.0), (2.0, 20.0), (1.0, 0.5)):
+            assert torch.equal(F.softplus(x, beta, threshold), TF.softplus(x, beta, threshold))
+
+
 def test_reentrant_and_reused():
     chosen = fastact.backend("torch")
     for _ in range(2):

@@ -22,7 +22,10 @@ from ._registry import ACTIVATIONS
 NAMES = ("auto", "compiled", "numba", "torch")
 # For each of these ops, below how many elements torch answers whatever the dtype: the cutoffs of
 # the choice in force, as attributes, since nothing is read faster. 0: the choice itself is asked.
-OPS = (*ACTIVATIONS, *OVER_CLASSES, "bce_with_logits")
+OPS = (
+    *ACTIVATIONS, "silu_mul", "gelu_tanh_mul", "relu_mul", "sigmoid_glu", *OVER_CLASSES,
+    "bce_with_logits",
+)  # fmt: skip
 LEAST = SimpleNamespace(**dict.fromkeys(OPS, 0))
 
 

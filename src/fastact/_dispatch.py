@@ -232,7 +232,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
             n < cutoffs.most
             and gate.shape == up.shape
             and gate.dtype is up.dtype
-            and (n < cutoffs.least or is_small(line, gate.dtype, n, records_graph(gate, up)))
+            and is_small(line, gate.dtype, n, records_graph(gate, up))
         ):
             return row.builtin(gate) * up
     served = is_served(op, "gate", gate) & is_served(op, "up", up)

@@ -326,6 +326,8 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     Source: Dugas et al. 2001.
     """
     if type(input) is Tensor and not traced() and input.numel() < LEAST.softplus:
+        if beta == 1.0 and threshold == 20.0:  # torch reads its own defaults faster
+            return _SOFTPLUS.builtin(input)
         return _SOFTPLUS.builtin(input, beta, threshold)
     return unary(_SOFTPLUS, input, beta, threshold)
 

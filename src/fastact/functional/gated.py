@@ -1,10 +1,19 @@
-"""Gated activations: one tensor, or half of one, gates another."""
+"""Gated activations: one tensor, or half of one, gates another.
+
+Tiny tensors go to torch as in activations.py; a shape is read only where torch would not refuse.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling as traced
 
+from .. import _originals as F
+from .._backend import LEAST
 from .._dispatch import gated, gelu_variant, packed
+from .._registry import ACTIVATIONS
+
+_SILU, _RELU, _GELU_TANH = ACTIVATIONS["silu"], ACTIVATIONS["relu"], ACTIVATIONS["gelu_tanh"]
 
 
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
@@ -29,6 +38,11 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
 
     Source: Shazeer 2020, arXiv:2002.05202.
     """
+    if (
+        type(gate) is Tensor and type(up) is Tensor and not traced()
+        and gate.numel() < LEAST.silu_mul and gate.shape == up.shape and gate.dtype is up.dtype
+    ):  # fmt: skip
+        return _SILU.builtin(gate) * up
     return gated("silu_mul", "silu", gate, up)
 
 
@@ -55,6 +69,13 @@ def gelu_mul(gate: Tensor, up: Tensor, approximate: str = "none") -> Tensor:
 
     Source: Shazeer 2020, arXiv:2002.05202.
     """
+    if (
+        approximate == "tanh"  # ours is faster from one element on without
+        and type(gate) is Tensor and type(up) is Tensor and not traced()
+        and gate.numel() < LEAST.gelu_tanh_mul and gate.shape == up.shape
+        and gate.dtype is up.dtype
+    ):  # fmt: skip
+        return _GELU_TANH.builtin(gate) * up
     return gated("gelu_mul", gelu_variant("gelu_mul", approximate), gate, up)
 
 
@@ -80,6 +101,11 @@ def relu_mul(gate: Tensor, up: Tensor) -> Tensor:
 
     Source: Shazeer 2020, arXiv:2002.05202.
     """
+    if (
+        type(gate) is Tensor and type(up) is Tensor and not traced()
+        and gate.numel() < LEAST.relu_mul and gate.shape == up.shape and gate.dtype is up.dtype
+    ):  # fmt: skip
+        return _RELU.builtin(gate) * up
     return gated("relu_mul", "relu", gate, up)
 
 
@@ -171,4 +197,9 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
     Source: Dauphin et al. 2016, arXiv:1612.08083.
     """
+    if dim == -1 and type(input) is Tensor and not traced() and input.numel() < LEAST.sigmoid_glu:
+        try:
+            return F.glu(input)
+        except RuntimeError:
+            pass  # and say it in our words
     return packed("glu", "sigmoid", input, dim, False)
