@@ -125,12 +125,15 @@ def test_another_missing_module_is_not_taken_for_an_extra():
         (["explain", "gellu"], "there is no op 'gellu': did you mean gelu?"),
         (["explain", "zzzz"], "there is no op 'zzzz': expected one of gelu,"),
         (["explain", "gelu", "--dtype", "int8"], "'int8' is not one of 'fp32', 'bf16'"),
-        (["explain", "gelu", "--numel", "-3"], "-3 is not in the range x>=0"),
+        (["explain", "gelu", "--numel", "-3"], "-3 is not in the range 0<=x<="),
+        (["explain", "gelu", "--numel", str(2**62)], f"{2**62} is not in the range 0<=x<="),
+        (["explain", "gelu", "--numel", str(10**20)], f"{10**20} is not in the range 0<=x<="),
+        (["explain", "swiglu", "--numel", "7"], "swiglu halves a dimension, and --numel 7 is odd"),
         (["explain", "gelu", "--numel", "many"], "'many' is not a valid integer;"),
         (["explain", "GELU"], "there is no op 'GELU': did you mean gelu?"),
         (["explain", "gelu", "--device", "abacus"], "abacus"),
         (["explain", "gelu", "--colour"], "No such option"),
-        (["explain", "softmax", "--classes", "0"], "0 is not in the range x>=1"),
+        (["explain", "softmax", "--classes", "0"], "0 is not in the range 1<=x<="),
         (
             ["explain", "cross_entropy", "--numel", "10", "--classes", "1000"],
             "cross_entropy needs at least one row, but --numel 10 is less than --classes 1000",
@@ -139,7 +142,8 @@ def test_another_missing_module_is_not_taken_for_an_extra():
         (["check", "nope"], "there is no op 'nope': expected one of gelu,"),
         (["bench", "--out", "/proc/no/r.json"], "the folder /proc/no cannot be made: No such"),
         (["bench", "--out", "/dev/null/r.json"], "the folder /dev/null cannot be made: "),
-        (["check", "--step", "0"], "0 is not in the range x>=1"),
+        (["check", "--step", "0"], "0 is not in the range 1<=x<="),
+        (["check", "--step", str(10**20)], "is not in the range 1<=x<="),
         (["check", "--backend", "cuda"], "'cuda' is not one of"),
         (["doctor", "please"], "unexpected extra argument"),
     ],
@@ -422,6 +426,27 @@ def test_check_takes_every_op_and_numba(monkeypatch):
     assert result.exit_code == 0, result.stdout
     for op in explain.OPS:
         assert f" {op.replace('binary_cross_entropy', 'bce')} " in result.stdout, op
+
+
+def test_check_takes_kernels_where_torch_is_forced(monkeypatch):
+    """Torch against torch would not keep our bounds, and be reported as an error of ours."""
+    with fastact.backend("torch"):
+        result = invoke("check", "--step", "50000017", "gelu")
+        assert result.exit_code == 0, result.stdout
+        assert "the backend 'compiled'" in result.stdout
+        lost = [_backend.BackendInfo(name, False, "lost") for name in ("compiled", "numba")]
+        monkeypatch.setattr(check, "backends", lambda: [*lost, fastact.backends()[2]])
+        assert one_sentence(invoke("check", "gelu"), exits.USAGE).startswith(
+            "Invalid value for --backend: no backend with kernels is available; compiled: lost;"
+        )
+
+
+def test_check_goes_over_the_floats_in_blocks(monkeypatch):
+    monkeypatch.setattr(check, "BLOCK", 64)
+    blocks = [x for x in check.floats(2**21) if x.numel() <= 64]
+    found = torch.cat(blocks).view(torch.int32)
+    # All that are finite, of the exponents 0 to 254 and either sign.
+    assert found.unique().numel() == found.numel() == 2 * 255 * 2**23 // 2**21
 
 
 @pytest.mark.parametrize("op", check.GATED)

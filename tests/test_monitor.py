@@ -3,6 +3,7 @@
 import copy
 import gc
 import math
+import pickle
 import weakref
 
 import pytest
@@ -405,6 +406,79 @@ def test_goes_on_after_a_forward_that_failed():
     assert math.isnan(dead_of(record)[0])
 
 
+def test_goes_on_after_a_hook_that_failed():
+    """One that comes before the monitor's, which then does not see the call begin, but end."""
+    model, calls = net(nn.ReLU()), iter(range(9))
+
+    def fail(*_):
+        if next(calls) == 1:
+            raise ZeroDivisionError
+
+    model.register_forward_pre_hook(fail)
+    with fastact.monitor(model, every=1) as record:
+        train(model, 1)
+        with pytest.raises(ZeroDivisionError):
+            model(torch.randn(2, 4))
+        train(model, 2)
+    assert record.steps == [0, 1, 2]
+    assert dead_of(record) == [DEAD / UNITS] * 3
+
+
+def test_the_record_keeps_no_graph():
+    model = net(nn.Tanh())
+    x = torch.randn(8, 4, requires_grad=True)
+    with fastact.monitor(model, every=1) as record:
+        (grad,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        grad.square().sum().backward()
+    (layer,) = record._layers.values()
+    assert not layer.rows[0].requires_grad
+    assert record.to_dict()["layers"]["1"]["gradient"][0] > 0
+
+
+def test_a_copy_of_the_model_records_nothing():
+    model = net(nn.ReLU())
+    with fastact.monitor(model, every=1) as record:
+        train(model, 1)
+        copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        for other in copies:
+            train(other, 1)
+        train(model, 1)
+    assert record.steps == [0, 1]
+    assert len(pickle.dumps(copies[0])) < len(pickle.dumps(model)) + 2000
+    for other in copies:
+        train(other, 1)
+    assert record.steps == [0, 1]
+
+
+def test_calls_in_which_no_slope_can_be_taken():
+    """Those of transforms, in inference mode and while tracing go on, and are not recorded."""
+    model, x = net(nn.ReLU()), torch.randn(3, 4)
+    parameters = dict(model.named_parameters())
+    calls = [
+        lambda: torch.func.grad(
+            lambda p: torch.func.functional_call(model, p, (x,)).square().sum()
+        )(parameters),
+        lambda: torch.func.vmap(model)(x),
+        lambda: torch.jit.trace(model, x, check_trace=False),
+        lambda: torch.inference_mode()(model)(x),
+    ]
+    with fastact.monitor(model, every=1) as record:
+        for call in calls:
+            call()
+        train(model, 1)
+    assert [math.isnan(share) for share in dead_of(record)] == [True] * 4 + [False]
+
+
+def test_a_layer_whose_units_change_keeps_its_history():
+    model = nn.Sequential(nn.Conv1d(2, 3, 1), nn.ReLU())
+    with fastact.monitor(model, every=1) as record:
+        for length in (10, 11, 12):
+            model(torch.randn(2, 2, length)).sum().backward()
+    layer = record.to_dict()["layers"]["1"]
+    assert layer["units"] == 12
+    assert not any(map(math.isnan, layer["dead"] + layer["gradient"]))
+
+
 def test_nothing_is_read_back_while_training():
     """No item(), no copy to Python: a GPU would be waited for."""
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -510,6 +584,29 @@ def test_select_what_is_not_elementwise():
     record = fastact.monitor(model, every=1, select=lambda m: isinstance(m, nn.Linear))
     with record, pytest.raises(ValueError, match=r"'1' \(Linear\) was selected, but its output"):
         train(model, 1)
+
+
+def test_what_is_not_elementwise_is_passed_over():
+    """Where nobody has selected it."""
+
+    class CReLU(nn.ReLU):
+        def forward(self, x):
+            return torch.cat((super().forward(x), super().forward(-x)), -1).relu()
+
+    class Both(nn.ReLU):
+        def forward(self, x):
+            return x.relu(), x
+
+    for module, result in ((CReLU(), lambda y: y), (Both(), lambda y: y[0])):
+        model = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), module)
+        with fastact.monitor(model, every=1) as record:
+            result(model(torch.randn(2, 4))).sum().backward()
+        assert list(record.to_dict()["layers"]) == ["1"]
+    with (
+        fastact.monitor(model, every=1, select=lambda m: isinstance(m, Both)),
+        pytest.raises(ValueError, match=r"'2' \(Both\) was selected, but its output"),
+    ):
+        model(torch.randn(2, 4))
 
 
 def test_a_negative_slope_is_one():

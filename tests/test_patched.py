@@ -158,6 +158,24 @@ def test_a_decorator():
     assert TF.silu is ORIGINALS["silu"]
 
 
+@pytest.mark.parametrize("block", [fastact.patched, lambda: fastact.backend("torch")])
+def test_what_runs_later_is_not_decorated(block):
+    """Nothing would hold any more when it does."""
+
+    def generator():
+        yield
+
+    async def coroutine():
+        pass
+
+    async def both():
+        yield
+
+    for function in (generator, coroutine, both):
+        with pytest.raises(TypeError, match=r"cannot decorate .*, which runs after it"):
+            block()(function)
+
+
 def test_blocks_of_several_threads_overlap():
     inside, leave = threading.Event(), threading.Event()
     seen = []

@@ -174,6 +174,63 @@ def test_without_sources_nothing_is_known(monkeypatch):
     _source._normal_of.cache_clear()
 
 
+def test_the_text_has_to_be_that_of_the_code(tmp_path, monkeypatch):
+    """A file that was edited since it was imported says something else than what runs."""
+    before = """
+from torch import nn
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(4, 4) for _ in range(3))
+        self.act_fn = nn.SiLU()
+    def forward(self, x):
+        return self.down_proj(2 * self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+"""
+    text = tmp_path / "edited_since.py"
+    text.write_text(before)
+    monkeypatch.syspath_prepend(tmp_path)
+    from edited_since import Gated
+
+    from fastact._replace import _source
+
+    for now in ("", "2 * ("):  # the second is no Python
+        text.write_text(before.replace("2 * ", now))
+        model, x = Gated(), torch.randn(2, 4)
+        want = model(x)
+        report = fastact.replace(model)
+        assert [r.name for r in report.replaced] == ["act_fn"]
+        assert [left.was for left in report.left] == ["Gated"]
+        torch.testing.assert_close(model(x), want)
+        assert type(model) is Gated
+        _source._normal_of.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_scripted_and_traced_parts_are_passed_over():
+    part = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    for scripted in (torch.jit.script(part), torch.jit.trace(part, torch.ones(1, 2))):
+        model = nn.Sequential(scripted, nn.GELU())
+        assert [r.name for r in fastact.replace(model).replaced] == ["1"]
+
+
+def test_a_class_on_top_of_a_swapped_one_is_kept_by_copies():
+    act = nn.GELU()
+    fastact.replace(act)
+    act.__class__ = type("OnTop", (type(act),), {"forward": lambda self, x: x * 0})
+    assert copy.deepcopy(act)(torch.ones(1)) == 0
+
+
+def test_a_pickle_of_a_kind_that_is_gone(monkeypatch):
+    from fastact._replace import _swap
+
+    act = nn.GELU()
+    fastact.replace(act)
+    saved = pickle.dumps(act)
+    monkeypatch.setattr(_swap, "KINDS", {})
+    with pytest.warns(UserWarning, match="there is no .* here; it is left as it is"):
+        assert type(pickle.loads(saved)) is nn.GELU
+
+
 # --------------------------------------------------------------------------------------------------
 # The rest of a module
 

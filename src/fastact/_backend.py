@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import sys
 import threading
@@ -187,7 +188,21 @@ def check_environment() -> None:
         raise STATE.error.with_traceback(None)
 
 
-class backend(ContextDecorator):
+class Block(ContextDecorator):
+    """A ``with`` block that also decorates functions, of which it holds until they return."""
+
+    def __call__(self, function: Any) -> Any:
+        """Decorates a function."""
+        later = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
+        if any(runs(function) for runs in later):
+            raise TypeError(
+                f"{type(self).__name__}(): cannot decorate {function.__qualname__}(), which runs "
+                "after it has returned; write a with block inside of it"
+            )
+        return super().__call__(function)
+
+
+class backend(Block):
     """Forces a backend inside a ``with`` block or a decorated function, in the whole process.
 
     Args:
@@ -200,6 +215,7 @@ class backend(ContextDecorator):
 
     Raises:
         ValueError: the name is none of these.
+        TypeError: what is decorated is a generator or coroutine function, which runs later.
         RuntimeError: the backend is not available here; the message says how to get it.
 
     Example:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Any
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from . import nn as ours
+from ._dtensor import is_dtensor
+from ._private import functorch_active, is_jit_tracing
 
 # Elementwise and of one input. RReLU is missing, whose slope is drawn anew at every call.
 ELEMENTWISE = (
@@ -55,6 +57,14 @@ def is_operand(value: object) -> bool:
         and value.is_floating_point()
         and value.dim() > 0
         and value.numel() > 0
+        and not is_dtensor(value)
+    )
+
+
+def differentiates() -> bool:
+    """Whether a slope can be taken here by a backward pass of our own."""
+    return torch.compiler.is_compiling() or not (
+        functorch_active() or torch.is_inference_mode_enabled() or is_jit_tracing()
     )
 
 
@@ -76,6 +86,8 @@ def slopes_of(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -
     # Checkpointing counts what is saved, in hooks that these hide.
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(itself, itself):
         y = module.forward(*map(apart, args), **{name: apart(v) for name, v in named.items()})
+        if not isinstance(y, Tensor):
+            return []
         found = torch.autograd.grad(y, operands, torch.ones_like(y), allow_unused=True)
     return [part for slope in found if slope is not None for part in like(y, slope)]
 
@@ -202,29 +214,33 @@ class monitor:
     """Records, while a model trains, the share of dead units and the gradient of each activation.
 
     A unit is a feature of an activation's output: a channel of ``(N, C, H, W)``, else an index of
-    the last dimension. It is *dead* at a recorded step when its slope was at most ``threshold`` in
-    absolute value on every sample (and position) of the last ``window`` recorded steps, or of all
-    of them where there are fewer: no gradient passes it, so nothing before it learns from it. For
-    ReLU that is a unit whose output is zero throughout (Lu, Shin, Su and Karniadakis, *Dying ReLU
-    and Initialization*, 2020, arXiv:1903.06733); for functions that saturate (sigmoid, tanh, and
-    GELU and SiLU far below zero) one that stays where they are flat. A unit of a gated activation,
-    ``act(gate) * up``, has two slopes, ``act'(gate) * up`` and ``act(gate)``, and is dead when both
-    are that small: when its gate is shut. The gradient is that of the loss by the activation's
-    output, averaged in absolute value over its elements.
+    the last dimension, that of ``(N, C, L)`` included. It is *dead* at a recorded step when its
+    slope was at most ``threshold`` in absolute value on every sample (and position) of the last
+    ``window`` recorded steps, or of all of them where there are fewer: no gradient passes it, so
+    nothing before it learns from it. For ReLU that is a unit whose output is zero throughout (Lu,
+    Shin, Su and Karniadakis, *Dying ReLU and Initialization*, 2020, arXiv:1903.06733); for
+    functions that saturate (sigmoid, tanh, and GELU and SiLU far below zero) one that stays where
+    they are flat. A unit of a gated activation, ``act(gate) * up``, has two slopes, ``act'(gate) *
+    up`` and ``act(gate)``, and is dead when both are that small: when its gate is shut. The
+    gradient is that of the loss by the activation's output, averaged in absolute value over its
+    elements.
 
-    What is seen is modules: those of fastact.nn (softmax and losses have no units of their own)
-    and of torch.nn (not RReLU, whose slope is random), transformers and timm that compute an
+    What is seen is modules: those of fastact.nn (softmax and losses have no units of their own) and
+    of torch.nn (not RReLU, whose slope is random), transformers and timm that compute an
     activation. In an MLP that :func:`fastact.replace` has fused, the activation's own module is
-    called again as long as it is watched. Functions are not seen, fastact.functional's as little as
+    called again as long as it is watched. One whose output has not the shape of an input or of half
+    of one is passed over, and so are DTensors, and calls under torch.func, in inference mode and by
+    torch.jit.trace. Functions are not seen, fastact.functional's as little as
     torch.nn.functional's: what a ``forward`` computes by ``relu(x)`` has no name to be recorded
-    under, and nowhere to hang a hook. torch.nn.TransformerEncoderLayer is such a module, unless
-    it was given ``activation=torch.nn.ReLU()``. Make such a call a module to have it recorded.
+    under, and nowhere to hang a hook. torch.nn.TransformerEncoderLayer is such a module, unless it
+    was given ``activation=torch.nn.ReLU()``. Make such a call a module to have it recorded.
 
     A step is a call of the model in training mode; what is called with the model in evaluation mode
     is not looked at. An activation module that is called several times in a step is several layers:
     ``relu``, ``relu#2``, ... Nothing is read back from a GPU before the results are asked for.
     Gradient checkpointing works; with its reentrant form, gradients are recorded of modules that
-    are called once.
+    are called once. A copy of the model that is made inside of the block records nothing. A
+    compiled model works too, but not with ``fullgraph=True``: what is recorded breaks the graph.
 
     Args:
         model: the model, before or after :func:`fastact.replace`; in place of a model under
@@ -252,6 +268,11 @@ class monitor:
         ['dead', 'gradient', 'units']
     """
 
+    # As long as it is not active, and of the hooks in a copy of the model.
+    _handles: Sequence[RemovableHandle] = ()
+    _step = -1
+    _depth = 0  # of calls of the model
+
     def __init__(
         self,
         model: nn.Module,
@@ -269,7 +290,7 @@ class monitor:
             if value < 1:
                 raise ValueError(f"monitor(): {name} must be at least 1; got {value}")
         self._model, self._every, self._window = model, every, window
-        self._threshold = threshold
+        self._threshold, self._selected = threshold, select is not is_activation
         # Each module once, under its first name.
         self._modules = {name: m for name, m in model.named_modules() if select(m)}
         if not self._modules:
@@ -278,11 +299,13 @@ class monitor:
                 "of functions are not seen; name modules of yours with select="
             )
         self._record = Record()
-        self._handles: list[RemovableHandle] = []
+        self._handles = []
         self._watching: list[RemovableHandle] = []
-        self._step = -1
-        self._depth = 0  # of calls of the model
         self._calls: dict[str, int] = {}  # of each module in this step
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A model that is copied or saved inside of the block takes its hooks along, which hold us.
+        return object.__new__, (monitor,)
 
     def __enter__(self) -> Record:
         if self._handles:
@@ -320,6 +343,8 @@ class monitor:
         return self._step >= 0 and self._step % self._every == 0
 
     def _begin(self, model: nn.Module, _inputs: Any) -> None:
+        if not self._handles:
+            return
         self._depth += 1
         if self._depth == 1 and model.training:
             self._step += 1
@@ -332,20 +357,23 @@ class monitor:
                 self._watch(self._records)
 
     def _end(self, *_: Any) -> None:
-        self._depth -= 1
+        # It comes also where a hook before ours has raised and the call never began.
+        self._depth = max(self._depth - 1, 0)
 
     def _before(
         self, name: str, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
     ) -> None:
         # Before the call, which may overwrite its input. A call outside the model's own is
         # checkpointing's, which repeats one of this step that was seen already.
-        if not (self._records and module.training and self._depth):
+        if not (self._records and module.training and self._depth and differentiates()):
             return
         if not any(map(is_operand, (*args, *named.values()))):
             return
         self._calls[name] = self._calls.get(name, 0) + 1
         slopes = slopes_of(module, args, named)
         if not slopes:
+            if not self._selected:
+                return
             raise ValueError(
                 f"monitor(): {self._key(name)!r} ({type(module).__name__}) was selected, but its "
                 "output has neither the shape of an input nor that of half of one"
@@ -364,20 +392,22 @@ class monitor:
         layer = self._record._layers.get(key)
         if layer is None or layer.units != alive.numel():
             never = torch.full(alive.shape, -1, dtype=torch.int32, device=alive.device)
-            layer = self._record._layers[key] = Layer(alive.numel(), never)
+            rows = layer.rows if layer else []  # other units, but the same layer
+            layer = self._record._layers[key] = Layer(alive.numel(), never, rows)
         layer.last_alive.masked_fill_(alive, record)
         first = max(record - self._window + 1, 0)
         layer.write(record, 0, (layer.last_alive < first).float().mean())
 
     def _after(self, name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
-        calls = self._calls.get(name, 0)  # none of an empty batch
-        if not (self._records and module.training and calls and isinstance(output, Tensor)):
+        if not (self._records and module.training and isinstance(output, Tensor)):
             return
-        if output.requires_grad and (self._depth or calls == 1):
+        calls = self._calls.get(name, 0)  # none of an empty batch
+        if calls and output.requires_grad and (self._depth or calls == 1):
             layer = self._record._layers.get(self._key(name))
             if layer is not None:
                 record = len(self._record.steps) - 1
-                output.register_hook(lambda grad: layer.write(record, 1, grad.abs().mean()))
+                # (With create_graph the gradient has a history, which the record would keep.)
+                output.register_hook(lambda g: layer.write(record, 1, g.detach().abs().mean()))
 
     def _key(self, name: str) -> str:
         """The name of a layer: of the call that runs, or ran last."""

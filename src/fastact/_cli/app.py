@@ -77,12 +77,12 @@ def doctor() -> int:
 @click.option("--dtype", type=Dtype(), default="fp32", show_default=True)
 @click.option(
     "--numel",
-    type=Count(0),
+    type=Count(0, 2**56),
     default=2**20,
     show_default=True,
     help="Elements of the (first) input.",
 )
-@click.option("--classes", type=Count(1), show_default="1000, or all of fewer elements",
+@click.option("--classes", type=Count(1, 2**56), show_default="1000, or all of fewer elements",
               help="Of each row, for softmax and losses.")  # fmt: skip
 @click.option("--grad", is_flag=True, help="The input requires a gradient.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
@@ -101,7 +101,7 @@ def explain(op: str, **options: Any) -> int:
 @click.argument("ops", nargs=-1, metavar="[OP]...")
 @click.option(
     "--step",
-    type=Count(1),
+    type=Count(1, 2**32),
     default=32749,
     show_default=True,
     help="Takes every so many-th of the 2^32 float32 patterns.",

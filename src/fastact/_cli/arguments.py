@@ -16,8 +16,8 @@ class Count(click.IntRange):
 
     name = "integer"
 
-    def __init__(self, least: int) -> None:
-        super().__init__(min=least)
+    def __init__(self, least: int, most: int | None = None) -> None:
+        super().__init__(min=least, max=most)
 
 
 class Dtype(click.Choice[str]):

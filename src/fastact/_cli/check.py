@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from .. import functional
-from .._backend import STATE, backend
+from .._backend import STATE, backend, backends
 from .._dispatch import unary
 from .._registry import ACTIVATIONS, Activation
 from . import accuracy, exits
@@ -25,6 +25,7 @@ from .explain import PAIRS
 
 Function = Callable[[Tensor], Tensor]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+BLOCK = 2**20  # float32 numbers that are looked at together
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,14 @@ def run_both(function: Function, x: Tensor, grad: Tensor | None = None) -> tuple
     return y.detach(), dx
 
 
-def floats(step: int) -> Tensor:
-    """Every step-th pattern of float32 that is finite, and the tails densely."""
-    bits = torch.arange(-(2**31), 2**31, step, dtype=torch.int64).to(torch.int32)
-    x = torch.cat([bits.view(torch.float32), torch.linspace(-110, 30, 20_000)])
-    return x[x.isfinite()]
+def floats(step: int) -> Iterator[Tensor]:
+    """Every step-th pattern of float32 that is finite, block by block, and the tails densely."""
+    yield torch.linspace(-110, 30, 20_000)
+    for begin in range(-(2**31), 2**31, BLOCK * step):
+        bits = torch.arange(begin, min(begin + BLOCK * step, 2**31), step).to(torch.int32)
+        x = bits.view(torch.float32)
+        if len(x := x[x.isfinite()]):
+            yield x
 
 
 def every(dtype: torch.dtype) -> Tensor:
@@ -70,7 +74,16 @@ def worst(actual: Tensor, exact: Tensor, scale: Tensor | None = None) -> float:
     """The largest error in ulp where the exact result is known."""
     known = exact.isfinite()
     terms = None if scale is None else scale[known]
-    return float(errors(actual[known], exact[known], terms).max())
+    found = errors(actual[known], exact[known], terms)
+    return float(found.max()) if len(found) else 0.0
+
+
+def note(
+    found: list[float], got: tuple[Tensor, ...], exacts: tuple[Tensor, ...], terms: Tensor
+) -> None:
+    """Keeps the larger errors of value and slope; the slope's are of the size of its terms."""
+    for i, scale in enumerate((None, terms)):
+        found[i] = max(found[i], worst(got[i], exacts[i], scale))
 
 
 def misrounded(actual: Tensor, exact: Tensor) -> int:
@@ -88,26 +101,22 @@ def activation_lines(row: Activation, step: int) -> Iterator[Line]:
     def reference(x: Tensor) -> Tensor:
         return row.reference(x, *row.defaults)
 
-    x = floats(step)
-    value, slope = accuracy.derivatives(row, x)
-    terms = accuracy.slope_terms(row, x, value, slope)
-    mine, torchs = run_both(call, x), run_both(reference, x)
-    for kind, i, exact, scale, bound in (
-        ("value", 0, value, None, accuracy.VALUE),
-        ("slope", 1, slope, terms, accuracy.SLOPE),
-    ):
-        yield Line(
-            row.name, "fp32", kind, "ulp",
-            worst(mine[i], exact, scale), worst(torchs[i], exact, scale), bound,
-        )  # fmt: skip
+    mine, theirs = [0.0, 0.0], [0.0, 0.0]
+    for x in floats(step):
+        exacts = accuracy.derivatives(row, x)
+        terms = accuracy.slope_terms(row, x, *exacts)
+        note(mine, run_both(call, x), exacts, terms)
+        note(theirs, run_both(reference, x), exacts, terms)
+    yield Line(row.name, "fp32", "value", "ulp", mine[0], theirs[0], accuracy.VALUE)
+    yield Line(row.name, "fp32", "slope", "ulp", mine[1], theirs[1], accuracy.SLOPE)
     for name, dtype in HALVES.items():
         x = every(dtype)
         exacts = accuracy.derivatives(row, x)
-        mine, torchs = run_both(call, x), run_both(reference, x)
+        got, torchs = run_both(call, x), run_both(reference, x)
         for i, kind in enumerate(("value", "slope")):
             if kind == "slope" and row.name in accuracy.FROM_OUTPUT:
                 continue  # it follows from the rounded output, as torch's
-            wrong = misrounded(mine[i], exacts[i]), misrounded(torchs[i], exacts[i])
+            wrong = misrounded(got[i], exacts[i]), misrounded(torchs[i], exacts[i])
             yield Line(row.name, name, kind, "wrong", *wrong, accuracy.MISROUNDED)
 
 
@@ -141,21 +150,21 @@ def gated_lines(op: str, step: int) -> Iterator[Line]:
 
     generator = torch.Generator().manual_seed(1)
     for name, dtype in {"fp32": torch.float32, **HALVES}.items():
-        gate = floats(step) if dtype == torch.float32 else every(dtype)
-        up = torch.rand(gate.shape, generator=generator) + 1
-        up = torch.where(torch.rand(gate.shape, generator=generator) < 0.5, -up, up).to(dtype)
-        value, slope = accuracy.derivatives(row, gate)
-        terms = accuracy.slope_terms(row, gate, value, slope)
-        product = (value * up).where((value * up).abs() <= torch.finfo(dtype).max, torch.nan)
-        exact = product, torch.stack((slope * up, value))
-        scales = None, torch.stack((terms * up, value))
-        x = torch.stack((gate, up))
-        mine, torchs = run_both(gated(op), x), run_both(reference, x)
+        mine, theirs = [0.0, 0.0], [0.0, 0.0]
+        for gate in floats(step) if dtype == torch.float32 else [every(dtype)]:
+            up = torch.rand(gate.shape, generator=generator) + 1
+            up = torch.where(torch.rand(gate.shape, generator=generator) < 0.5, -up, up).to(dtype)
+            value, slope = accuracy.derivatives(row, gate)
+            terms = accuracy.slope_terms(row, gate, value, slope)
+            product = (value * up).where((value * up).abs() <= torch.finfo(dtype).max, torch.nan)
+            exacts = product, torch.stack((slope * up, value))
+            terms, x = torch.stack((terms * up, value)), torch.stack((gate, up))
+            note(mine, run_both(gated(op), x), exacts, terms)
+            note(theirs, run_both(reference, x), exacts, terms)
         single = 2 * accuracy.VALUE + 0.5, 2 * accuracy.SLOPE + 0.5
         bounds = single if dtype == torch.float32 else (0.51, 0.51)
         for i, kind in enumerate(("value", "slope")):
-            ours, theirs = (worst(got[i], exact[i], scales[i]) for got in (mine, torchs))
-            yield Line(op, name, kind, "ulp", ours, theirs, bounds[i])
+            yield Line(op, name, kind, "ulp", mine[i], theirs[i], bounds[i])
 
 
 @dataclass(frozen=True)
@@ -210,10 +219,8 @@ def loss_lines(name: str) -> Iterator[Line]:
             x = x.to(dtype)
             case = loss(name, x)
             exact = run_both(case.theirs, x.double(), case.grad)
-            for found, function in ((mine, case.ours), (theirs, case.theirs)):
-                got = run_both(function, x, case.grad)
-                for i, terms in enumerate((None, case.terms)):
-                    found[i] = max(found[i], worst(got[i], exact[i], terms))
+            note(mine, run_both(case.ours, x, case.grad), exact, case.terms)
+            note(theirs, run_both(case.theirs, x, case.grad), exact, case.terms)
         least = 4.0 if dtype == torch.float32 else 1.0
         for i, kind in enumerate(("value", "slope")):
             yield Line(name, label, kind, "ulp", mine[i], theirs[i], max(1.5 * theirs[i], least))
@@ -226,6 +233,17 @@ def lines_of(op: str, step: int) -> Iterator[Line]:
     return gated_lines(op, step) if op in GATED else loss_lines(op)
 
 
+def best() -> str:
+    """The backend with kernels that is in use, or the best there is."""
+    if STATE.choice.source != "torch":
+        return STATE.choice.source
+    usable = [info.name for info in backends() if info.available and info.name != "torch"]
+    if not usable:
+        reasons = "; ".join(f"{info.name}: {info.detail}" for info in backends()[:-1])
+        raise RuntimeError(f"no backend with kernels is available; {reasons}")
+    return usable[0]
+
+
 def run(ops: tuple[str, ...], step: int, name: str | None) -> int:
     """The command."""
     known = (*ACTIVATIONS, *GATED, *LOSSES)
@@ -233,7 +251,7 @@ def run(ops: tuple[str, ...], step: int, name: str | None) -> int:
         if op not in known:
             raise no_such_op(op, known)
     try:
-        forced = backend(name or STATE.choice.source)
+        forced = backend(name or best())
     except RuntimeError as error:
         raise click.BadParameter(str(error), param_hint="--backend") from None
     lines: list[Line] = []

@@ -132,6 +132,15 @@ def columns(op: str, numel: int, classes: int | None) -> int:
     return classes
 
 
+def check_halves(op: str, numel: int) -> None:
+    """Raises where a tensor of so many elements has no halves."""
+    if op in HALVES and numel % 2:
+        raise click.UsageError(
+            f"{op} halves a dimension, and --numel {numel} is odd",
+            click.get_current_context(silent=True),
+        )
+
+
 def in_rows(op: str) -> bool:
     """Whether an op takes rows of classes."""
     return op in LOSSES and op != "binary_cross_entropy_with_logits"
@@ -142,6 +151,7 @@ def run(op: str, dtype: str, numel: int, classes: int | None, grad: bool, device
     if op not in OPS:
         raise no_such_op(op, OPS)
     classes = columns(op, numel, classes)
+    check_halves(op, numel)
     try:
         x = example(DTYPES[dtype], numel, grad, device)
     except RuntimeError as error:

@@ -215,7 +215,7 @@ _PROJECTIONS = (
 
 def looks_gated(module: Module) -> bool:
     """Whether the names of a module's children or parameters are those of a gated MLP's."""
-    names = {*module._modules, *module._parameters}
+    names = {*module._modules.keys(), *module._parameters.keys()}  # (of TorchScript no dicts)
     return any(projections <= names for projections in _PROJECTIONS)
 
 

@@ -2,7 +2,7 @@
 
 Two functions are the same where their syntax trees are, apart from docstrings, annotations and the
 names of arguments and local variables. The few global names that known functions use have to mean
-what they mean there.
+what they mean there, and the text has to be that of the code: a file may have changed since.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import functools
 import inspect
 import math
 import textwrap
-from types import FunctionType
+import tokenize
+from types import CodeType, FunctionType
 
 import torch
 
@@ -54,12 +55,44 @@ def _normal(source: str) -> str | None:
     return ast.dump(_Normal(function).visit(function))
 
 
+def _does_the_same(code: object, other: object) -> bool:
+    """Whether two constants, or pieces of code and all that they hold, are the same."""
+    if not (isinstance(code, CodeType) and isinstance(other, CodeType)):
+        return type(code) is type(other) and code == other
+    return (
+        (code.co_code, code.co_names) == (other.co_code, other.co_names)
+        and len(code.co_consts) == len(other.co_consts)
+        and all(map(_does_the_same, code.co_consts, other.co_consts))
+    )
+
+
+@functools.cache
+def _code_by_line(text: str) -> dict[int, list[CodeType]]:
+    """All pieces of code of a file, by the line that they begin in."""
+    found: dict[int, list[CodeType]] = {}
+    waiting: list[object] = [compile(text, "", "exec", dont_inherit=True)]
+    while waiting:
+        code = waiting.pop()
+        if isinstance(code, CodeType):
+            found.setdefault(code.co_firstlineno, []).append(code)
+            waiting += code.co_consts
+    return found
+
+
+def _is_text_of(function: FunctionType) -> bool:
+    """Whether the file still says what was compiled when it was imported."""
+    code = function.__code__
+    # (All of it, as what a call compiles to depends on what the file imports.)
+    pieces = _code_by_line("".join(inspect.findsource(function)[0]))
+    return any(_does_the_same(code, piece) for piece in pieces.get(code.co_firstlineno, ()))
+
+
 @functools.cache
 def _normal_of(function: FunctionType) -> str | None:
     """The normal form of a function; None where its source is not to be had."""
     try:
-        return _normal(inspect.getsource(function))
-    except (OSError, TypeError, SyntaxError, ValueError):
+        return _normal(inspect.getsource(function)) if _is_text_of(function) else None
+    except (OSError, TypeError, SyntaxError, ValueError, tokenize.TokenError):
         return None
 
 

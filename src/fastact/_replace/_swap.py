@@ -44,6 +44,9 @@ class Swapped:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         reduced = super().__reduce_ex__(protocol)
+        # Of a class that came on top later nothing is known here.
+        if "_fastact" not in vars(type(self)):
+            return reduced  # type: ignore[return-value]
         assert isinstance(reduced, tuple)
         return (_revive, self._fastact, *reduced[2:])
 
@@ -89,10 +92,11 @@ def become(module: Module, cls: type) -> None:
 
 
 def _revive(original: type, kind: str) -> Any:
-    if not KINDS[kind].is_known(original):
+    if kind not in KINDS or not KINDS[kind].is_known(original):
+        here = "it has another forward here" if kind in KINDS else f"there is no {kind!r} here"
         text = (
             f"{original.__qualname__}: fastact computed it where it was pickled or copied from, "
-            "but it has another forward here; it is left as it is"
+            f"but {here}; it is left as it is"
         )
         warnings.warn(text, stacklevel=2)
         return object.__new__(original)
