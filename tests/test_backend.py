@@ -226,6 +226,34 @@ def test_missing_backend_says_how_to_get_it(monkeypatch):
         assert ops_of(F.gelu, torch.randn(100_000)) == ["aten::gelu"]
 
 
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"PYTHONPATH": "{folder}"}, "numba cannot be imported: it needs an older NumPy"),
+        ({"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT is set"),
+    ],
+)
+def test_a_numba_that_does_not_work(environment, why, tmp_path):
+    """Without the compiled library, torch answers in place of it."""
+    (tmp_path / "numba.py").write_text("raise ImportError('it needs an older NumPy')")
+    code = f"""
+import fastact, torch
+from fastact._backend import STATE
+assert fastact.backends()[1].detail == {why!r}, fastact.backends()[1]
+assert STATE.choice.source == "torch"
+fastact.functional.gelu(torch.randn(2**20), approximate="tanh")
+try:
+    fastact.backend("numba")
+except RuntimeError as error:
+    assert {why!r} in str(error)
+else:
+    raise AssertionError
+"""
+    settings = {name: value.format(folder=tmp_path) for name, value in environment.items()}
+    result = python(code, FASTACT_LIBRARY="/nowhere/libfastact_cpu.so", **settings)
+    assert result.returncode == 0, result.stderr
+
+
 def test_forced_backends_answer():
     x = torch.randn(3)
     assert ops_of(F.gelu, x) == ["fastact::gelu"]

@@ -1,5 +1,7 @@
 """fastact.distributed.cross_entropy against the plain function on the whole logits."""
 
+from importlib.util import find_spec
+
 import losses
 import pytest
 import torch
@@ -91,7 +93,10 @@ def indices(ranks, dtype, options):
         compare(x, target, cuts, **choices)
 
 
-@cases.add(ranks=(2, 4), options=("plain", "weight", "weight, smoothing", "all", "inplace, all"))
+@cases.add(
+    ranks=(2, 4),
+    options=("plain", "weight", "weight, smoothing", "all smoothing", "all", "inplace, all"),
+)
 def class_probabilities(ranks, options):
     for dtype in (torch.float32, torch.bfloat16):
         x = make(7, 70, dtype=dtype)
@@ -99,9 +104,12 @@ def class_probabilities(ranks, options):
             compare(x, probabilities(x), cuts, **OPTIONS[options])
 
 
-@cases.add(backend=("torch", "auto"), options=("plain", "all", "inplace, all"))
+KERNELS = ("compiled", "numba") if find_spec("numba") else ("compiled",)
+
+
+@cases.add(backend=("torch", "auto", *KERNELS[1:]), options=("plain", "all", "inplace, all"))
 def other_backends(backend, options):
-    """In torch's ops, where no kernel serves."""
+    """In torch's ops, where no kernel serves, and by Numba's kernels."""
     with fastact.backend(backend):
         for dtype in (torch.float32, torch.float64):
             x = make(7, 70, dtype=dtype)
@@ -124,9 +132,14 @@ def shapes():
         compare(x, targets(x).to(torch.uint8), CUTS[4][0], **(choices | {"ignore_index": 156}))
 
 
-@cases.add()
-def extreme_rows():
+@cases.add(backend=KERNELS)
+def extreme_rows(backend):
     """-inf, inf, NaN, a maximum that every rank has, confident targets, huge logits."""
+    with fastact.backend(backend):
+        compare_extreme_rows()
+
+
+def compare_extreme_rows():
     inf, nan = float("inf"), float("nan")
     for dtype in (torch.float32, torch.bfloat16):
         x = make(12, 70, dtype=dtype)
@@ -173,6 +186,49 @@ def confident_targets_keep_their_digits():
         torch.testing.assert_close(
             shard.grad[:, 0].double(), torch.expm1(-exact), rtol=5e-7, atol=0
         )
+
+
+@cases.add(backend=KERNELS)
+def capped_targets_keep_their_digits(backend):
+    """As a kernel caps it, the target's logit is the row's maximum, and their difference 0."""
+    x = torch.full((4, 8), -100.0)
+    x[:, 2] = torch.tensor([20.0, 25.0, 31.0, 77.0])
+    target = torch.full((4,), 2)
+    rank = dist.get_rank()
+    with fastact.backend(backend):
+        whole = F.cross_entropy(x, target, reduction="none", softcap=30.0)
+        shard = x.chunk(4, 1)[rank].clone().requires_grad_()
+        loss = cross_entropy(shard, target, reduction="none", softcap=30.0)
+        loss.sum().backward()
+    torch.testing.assert_close(loss, whole, rtol=1e-5, atol=0)
+    if rank == 1:
+        assert (shard.grad[:, 0] < 0).all()
+
+
+@cases.add()
+def dtypes_are_the_plain_functions():
+    """Probabilities and weights of a wider dtype are promoted to."""
+    x, rank = make(5, 8, dtype=torch.bfloat16), dist.get_rank()
+    q, weight = probabilities(x).float(), weights(8, torch.float64)
+    for w in (None, weight):
+        expected = F.cross_entropy(x, q, w)
+        own = None if w is None else w.chunk(4)[rank]
+        loss = cross_entropy(x.chunk(4, 1)[rank], q.chunk(4, 1)[rank], own)
+        assert loss.dtype == expected.dtype == (torch.float32 if w is None else torch.float64)
+        torch.testing.assert_close(loss, expected)
+
+
+@cases.add()
+def operands_that_were_overwritten_are_refused():
+    x, rank = make(5, 8), dist.get_rank()
+    q, weight = probabilities(x), weights(8)
+    for overwritten in range(2):
+        shard = x.chunk(4, 1)[rank].clone().requires_grad_()
+        operands = q.chunk(4, 1)[rank].clone(), weight.chunk(4)[rank].clone()
+        loss = cross_entropy(shard, *operands)
+        operands[overwritten].zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
 
 
 @cases.add()

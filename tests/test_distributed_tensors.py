@@ -199,6 +199,56 @@ def loss_of_dtensors(shape, options):
 
 
 @cases.add()
+def sums_over_the_batch_are_rounded_once():
+    """And not each rank's, before they are added up."""
+    mesh = init_device_mesh("cpu", (4,))
+    for seed in range(10):
+        x = make(32, 32, dtype=torch.bfloat16, scale=2.0, seed=seed)
+        t = targets(x, seed=seed)
+        for reduction in ("sum", "mean"):
+            loss = cross_entropy(sharded(x, mesh, [Shard(0)]), t, reduction=reduction)
+            assert loss.full_tensor() == F.cross_entropy(x, t, reduction=reduction)
+
+
+@cases.add()
+def plain_normalizers_get_plain_gradients():
+    mesh, x = init_device_mesh("cpu", (4,)), make(8, 12)
+    grads = []
+    for logits, function in ((sharded(x, mesh, [Shard(0)]), cross_entropy), (x, F.cross_entropy)):
+        normalizer = torch.tensor(3.0, requires_grad=True)
+        function(logits, targets(x), normalizer=normalizer).backward()
+        assert type(normalizer.grad) is torch.Tensor
+        grads.append(normalizer.grad)
+    torch.testing.assert_close(*grads)
+
+
+@cases.add()
+def all_ranks_refuse_the_same():
+    """What is wrong with the whole is said of the whole, before anybody waits for another."""
+    mesh, x = init_device_mesh("cpu", (4,)), make(8, 12)
+    for placement in (Shard(0), Shard(1)):
+        logits = sharded(x, mesh, [placement])
+        with pytest.raises(ValueError, match=r"input batch_size \(8\).*target batch_size \(7\)"):
+            cross_entropy(logits, torch.zeros(7, dtype=torch.int64))
+        with pytest.raises(RuntimeError, match=r"all 12 classes.*shape: \[11\]"):
+            cross_entropy(logits, targets(x), torch.ones(11))
+        with pytest.raises(TypeError, match="'target' must be Tensor, not int"):
+            cross_entropy(logits, 3)
+        target = torch.zeros(8, dtype=torch.int64)
+        target[5] = 12
+        with pytest.raises(
+            IndexError, match=r"Target 12 is out of bounds: target\[5\].* 12 classes"
+        ):
+            cross_entropy(logits, target)
+
+
+@cases.add()
+def softmax_of_a_number():
+    x = sharded(torch.tensor(2.0), init_device_mesh("cpu", (4,)), [Replicate()])
+    assert F.softmax(x, 0).full_tensor() == 1
+
+
+@cases.add()
 def what_the_loss_refuses():
     mesh = init_device_mesh("cpu", (2, 2))
     x = distribute_tensor(make(4, 8), mesh, [Shard(1), Shard(1)])

@@ -157,6 +157,24 @@ def test_concurrent_calls():
     assert not failures
 
 
+def test_a_thread_that_ends_after_the_main_one():
+    """Python starts no other threads then."""
+    code = """
+import threading, time, torch, fastact
+torch.set_num_threads(2)
+x = torch.randn(200_000)
+def work():
+    threading.main_thread().join()
+    time.sleep(0.2)
+    with fastact.backend("numba"):
+        fastact.functional.gelu(x)
+    print("done", flush=True)
+threading.Thread(target=work).start()
+"""
+    result = support.python(code)
+    assert result.stdout == "done\n", result.stderr
+
+
 def test_registered_ops_check_what_they_read():
     ops = torch.ops.fastact_numba
     a, b = torch.randn(8), torch.randn(4)

@@ -90,6 +90,40 @@ def test_what_is_broken_or_of_another_text_is_compiled_anew(tmp_path):
     assert run("silu", tmp_path) == 2
 
 
+def test_a_damaged_file_is_not_unpickled(tmp_path):
+    """Machine code with a page of zeros would end the process."""
+    assert run("silu", tmp_path) == 2
+    for file in tmp_path.rglob("*.nbc"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    assert run("silu", tmp_path) == 2
+    assert run("silu", tmp_path) == 0
+
+
+def test_a_file_of_another_version_is_not_unpickled(tmp_path):
+    """It may name modules that are no more."""
+    assert run("silu", tmp_path) == 2
+    for file in tmp_path.rglob("*.nbc"):
+        file.write_bytes(b"x" * 64 + b"c_gone\nnothing\n.")
+    assert run("silu", tmp_path) == 2
+
+
+def test_a_folder_that_is_gone(tmp_path):
+    cache = tmp_path / "cache"
+    gone = f"import shutil; shutil.rmtree({str(cache)!r}); open({str(cache)!r}, 'w')"
+    code = (
+        CODE.format(names="silu", first="")
+        + f"""
+{gone}
+with fastact.backend("numba"):
+    calls["bfloat16"]()
+"""
+    )
+    done = python(code, NUMBA_CACHE_DIR=str(cache))
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def package(tmp_path):
     """A copy of the package, without its libraries."""

@@ -12,6 +12,7 @@ import torch
 from support import borrowed
 
 import fastact
+from fastact import functional as F
 from fastact._library import families
 
 pytest.importorskip("numba")
@@ -58,3 +59,11 @@ def test_registered_op_in_place():
     )
     overload(*arguments)
     assert torch.equal(x, plain)
+
+
+def test_probabilities_over_no_classes():
+    """Nothing is read: there is no logit of a target."""
+    x = torch.zeros(1, 0, 10_000_000, requires_grad=True)
+    loss = F.cross_entropy(x, torch.zeros(1, 0, 10_000_000), reduction="none")
+    loss.sum().backward()
+    assert x.grad.shape == x.shape

@@ -64,10 +64,17 @@ def _with_gpu(compiled: BackendInfo) -> BackendInfo:
 
 
 def _numba_info() -> BackendInfo:
+    """Imports Numba, as that it can be found does not say that it works."""
     if _private.MISSING:
         return BackendInfo("numba", False, _private.MISSING)
     if importlib.util.find_spec("numba") is None:
         return BackendInfo("numba", False, "numba is not installed; run: pip install numba")
+    try:
+        import numba
+    except Exception as error:  # of a NumPy that is too new for it, say
+        return BackendInfo("numba", False, f"numba cannot be imported: {error}")
+    if numba.config.DISABLE_JIT:
+        return BackendInfo("numba", False, "NUMBA_DISABLE_JIT is set")
     return BackendInfo("numba", True, "CPU, compiled at the first call of each op")
 
 
@@ -108,13 +115,12 @@ def _resolve(name: str) -> Choice:
         raise ValueError(f"backend must be one of {', '.join(NAMES)}; got {name!r}")
     if name == "torch":
         return Choice(name, {})
-    compiled, numba = _compiled_info(), _numba_info()
+    source = name
     if name == "auto":
-        usable = [info.name for info in (compiled, numba) if info.available]
-        source = usable[0] if usable else "torch"
+        infos = (info() for info in (_compiled_info, _numba_info))
+        source = next((info.name for info in infos if info.available), "torch")
     else:
-        source = name
-        info = compiled if name == "compiled" else numba
+        info = _compiled_info() if name == "compiled" else _numba_info()
         if not info.available:
             raise RuntimeError(f"the backend {name!r} is not available: {info.detail}")
     if source == "torch":

@@ -54,7 +54,7 @@ def _rule(overload: Any) -> Callable[..., list[tuple[list[Any], list[Any]]]]:
 
     def rule(*args: Any) -> list[tuple[list[Any], list[Any]]]:
         rank = args[0].ndim
-        whole = None if dim_at is None else args[dim_at] % rank
+        whole = None if dim_at is None else args[dim_at] % max(rank, 1)
         placements = [Replicate(), *(Shard(d) for d in range(rank) if d != whole)]
         return [([p] * results, [p if t else None for t in is_tensor]) for p in placements]
 

@@ -2,8 +2,8 @@
 
 One vocabulary of elementary functions (_numba_vocabulary.py) turns every row's formula into machine
 code, and a few loops (_numba_loops.py) make the kernels of every op of it. All arithmetic is in
-float64 whatever the dtype, so that float32 and 16-bit results round once, at the end. Numba itself
-is imported by the first kernel that is asked for.
+float64 whatever the dtype, so that float32 and 16-bit results round once, at the end. It is
+imported where it is asked for, or the compiled library is not there.
 """
 
 from __future__ import annotations
@@ -46,10 +46,18 @@ def run_parts(n: int, elements: int, body: Callable[[int, int], Any]) -> None:
     if elements == 1:
         step = 64 * math.ceil(step / 64)  # no cache line is written by two threads
     first, *others = (partial(body, i, min(i + step, n)) for i in range(0, n, step))
-    pending = [_pool().submit(part) for part in others]
+    waits = [_started(part) for part in others]
     first()
-    for future in pending:
-        future.result()
+    for wait in waits:
+        wait()
+
+
+def _started(part: Callable[[], Any]) -> Callable[[], Any]:
+    """Starts something in another thread; returns what waits for it."""
+    try:
+        return _pool().submit(part).result
+    except RuntimeError:  # Python ends, and starts no threads any more
+        return part
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

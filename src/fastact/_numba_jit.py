@@ -82,6 +82,9 @@ def _stamp(made_of: tuple[Any, ...]) -> bytes:
     return digest.digest()
 
 
+SIGNED = 64  # bytes before what is pickled
+
+
 class _File:
     """One file for each kernel, signature and processor, replaced as a whole.
 
@@ -97,10 +100,19 @@ class _File:
 
     def load(self, key: Any) -> Any:
         try:
-            stamp, data = pickle.loads(self._path(key).read_bytes())
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
+            content = self._path(key).read_bytes()
+            if content[:SIGNED] != self._signature(content[SIGNED:]):
+                return None
+            return pickle.loads(content[SIGNED:])
+        except Exception:
             return None
-        return data if stamp == self._stamp else None
+
+    def _signature(self, pickled: bytes) -> bytes:
+        """What a file begins with: of another text or damaged, it is not to be unpickled.
+
+        That imports modules by their names, and hands machine code to LLVM.
+        """
+        return self._stamp + hashlib.sha256(pickled).digest()
 
     def save(self, key: Any, data: Any) -> None:
         # A full disk is no reason to fail.
@@ -108,7 +120,8 @@ class _File:
             handle, temporary = tempfile.mkstemp(dir=self._folder)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(_dumps((self._stamp, data)))
+                    pickled = _dumps(data)
+                    file.write(self._signature(pickled) + pickled)
                 Path(temporary).replace(self._path(key))
             except OSError:
                 Path(temporary).unlink(missing_ok=True)
@@ -119,6 +132,10 @@ class _DiskCache(_FunctionCache):  # type: ignore[misc]
     def __init__(self, function: Any, stamp: bytes) -> None:
         super().__init__(function)  # RuntimeError: no folder to write to
         self._cache_file = _File(self.cache_path, f"fastact.{function.__name__}", stamp)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):  # of a folder that is gone
+            super().save_overload(sig, data)
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple()

@@ -134,13 +134,16 @@ def gather(x: Any, start: int, n: int, stride: int, softcap: float, z: Any) -> N
 
 @_plain
 def sums(row: Any) -> Any:
-    """The maximum, and the sum of exp(z - max) without the maximum's own term; NaN for none."""
+    """The maximum, and the sum of exp(z - max) without the maximum's own term; NaN for none.
+
+    -1 for a row of nothing but -inf: distributed.py asks for it.
+    """
     if row.size == 0:
         return -np.inf, np.nan
     top = _largest(row)
     if top == -np.inf or top == np.inf:
         # NaN, as in torch, for a row of nothing but -inf and one with +inf.
-        return np.nan, np.nan
+        return np.nan, -1.0 if top == -np.inf else np.nan
     return top, _rest(row, top)
 
 

@@ -97,7 +97,7 @@ def part_of(
             weight = None  # it counts for the target's class only
         else:
             share, scale = 1.0, smoothing * own / classes.to(dtype)
-    elif smoothing:
+    elif smoothing and own:
         # (1 - share) scale is 1 - smoothing, and share scale / own is smoothing / classes.
         scale = smoothing * own / int(classes) + 1 - smoothing
         share = 1 - (1 - smoothing) / scale
@@ -177,16 +177,18 @@ def target_gradient(
 class Kernels:
     """By the kernels of cross entropy."""
 
-    def __init__(self, cross_entropy: Family, tanh: Family) -> None:
+    def __init__(self, cross_entropy: Family, tanh: Family, in_double: bool) -> None:
         self._family, self._tanh = cross_entropy, tanh
+        self._in_double = in_double  # whether they compute the cap in float64
 
     def capped(self, x: Tensor, softcap: float) -> Tensor:
         """As the kernels do it, to the bit."""
         if softcap == 0:
             return x
+        scaled = x.double() / softcap if self._in_double else x * (1 / softcap)
         with below_autograd():
-            y: Tensor = self._tanh.forward(x * (1 / softcap))
-        return softcap * y
+            y: Tensor = self._tanh.forward(scaled)
+        return (softcap * y).to(x.dtype)
 
     def _target(self, x: Tensor, part: Part) -> Tensor:
         """Indices for the kernels: of a finite logit, where their term is 0 times it."""

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from . import _private
@@ -130,20 +131,49 @@ def cross_entropy(
         softcap, normalizer, return_lse, return_entropy,
     )  # fmt: skip
     if not isinstance(input, DTensor):
-        found = _results(input, _rows(input, target, weight, Group(group), options), options)
-        return found if len(found) > 1 else found[0]
-    if group is not None:
-        raise ValueError(f"{OP}(): a DTensor has groups of its own; argument 'group' must be None")
-    layout = Layout(input)
-    rows = _rows(*layout.local(input, target, weight), layout.group, options)
-    loss, *others = _results(input, layout.whole(rows), options)
-    if options.reduction != NONE:
-        assert isinstance(loss, DTensor)
-        loss = loss.redistribute(placements=[Replicate()] * layout.mesh.ndim)
-    return (loss, *others) if others else loss
+        rows = _rows(input, target, weight, Group(group), options)
+    else:
+        if group is not None:
+            raise ValueError(
+                f"{OP}(): a DTensor has groups of its own; argument 'group' must be None"
+            )
+        # Of the whole, so that all ranks raise, and say the same.
+        probabilities = _check(input, target, weight, options)
+        layout = Layout(input)
+        if input.is_cpu and not (probabilities or isinstance(target, DTensor)):
+            classes = input.shape[class_dim(input)]
+            raise_for_target(OP, classes, target.long(), options.ignore_index)
+        local = layout.local(input, target, weight)
+        rows = layout.whole(_rows(*local, layout.group, options))
+    found = _results(_dtype(input, target, weight), rows, options)
+    return found if len(found) > 1 else found[0]
 
 
-def _results(x: Tensor, rows: Rows, options: Options) -> tuple[Tensor, ...]:
+def _check(x: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> bool:
+    """Raises where arguments do not fit; returns whether the target holds probabilities."""
+    return check_cross_entropy(
+        OP, x, target, weight, options.ignore_index, options.reduction, options.label_smoothing,
+        options.z_loss, options.softcap, options.normalizer,
+    )  # fmt: skip
+
+
+def _dtype(x: Tensor, target: Tensor, weight: Tensor | None) -> torch.dtype:
+    """What the plain function promotes to: with probabilities, what fits all."""
+    if not target.is_floating_point():
+        return x.dtype
+    dtype = torch.promote_types(x.dtype, target.dtype)
+    return dtype if weight is None else torch.promote_types(dtype, weight.dtype)
+
+
+def _replicated(t: Tensor, mesh: DeviceMesh) -> DTensor:
+    """The same on every rank, as a DTensor."""
+    everywhere = [Replicate()] * mesh.ndim
+    if isinstance(t, DTensor):
+        return t.redistribute(placements=everywhere)
+    return DTensor.from_local(t, mesh, everywhere, run_check=False)
+
+
+def _results(dtype: torch.dtype, rows: Rows, options: Options) -> tuple[Tensor, ...]:
     """The loss, and what was asked for beside it."""
     loss, wide = rows.loss, rows.loss.dtype
     if options.z_loss:
@@ -151,11 +181,17 @@ def _results(x: Tensor, rows: Rows, options: Options) -> tuple[Tensor, ...]:
     normalizer = options.normalizer
     if options.reduction != NONE:
         loss = loss.sum(dtype=torch.float64)
+    if isinstance(normalizer, Tensor):
+        normalizer = normalizer.reshape(())
+        if isinstance(loss, DTensor):
+            normalizer = _replicated(normalizer, loss.device_mesh)
     if normalizer is not None:
-        loss = loss / (normalizer.reshape(()) if isinstance(normalizer, Tensor) else normalizer)
+        loss = loss / normalizer
     elif options.reduction == MEAN:
         loss = loss / rows.weight.sum(dtype=torch.float64)
-    loss = loss.to(wide if _private.autocasts(x.device) else x.dtype)
+    if options.reduction != NONE and isinstance(loss, DTensor):
+        loss = _replicated(loss, loss.device_mesh)  # before it is rounded
+    loss = loss.to(wide if _private.autocasts(loss.device) else dtype)
     asked = ((rows.lse, options.return_lse), (rows.entropy, options.return_entropy))
     return (loss, *(t for t, is_asked in asked if is_asked and t is not None))
 
@@ -201,10 +237,7 @@ class Problem(NamedTuple):
 
 
 def _rows(x: Tensor, target: Tensor, weight: Tensor | None, group: Group, options: Options) -> Rows:
-    probabilities = check_cross_entropy(
-        OP, x, target, weight, options.ignore_index, options.reduction, options.label_smoothing,
-        options.z_loss, options.softcap, options.normalizer,
-    )  # fmt: skip
+    probabilities = _check(x, target, weight, options)
     for name, t in (("target", target), ("weight", weight)):
         if t is not None and t.requires_grad:
             raise RuntimeError(f"{OP}(): argument {name!r} cannot require a gradient; detach it")
@@ -214,8 +247,9 @@ def _rows(x: Tensor, target: Tensor, weight: Tensor | None, group: Group, option
     classes, first = group.classes(x)
     targets = None
     if probabilities:
-        dtype = torch.promote_types(x.dtype, target.dtype)
+        dtype = _dtype(x, target, weight)
         x, target = x.to(dtype), target.to(dtype)
+        weight = None if weight is None else weight.to(dtype)
     else:
         row_shape = [size for d, size in enumerate(x.shape) if d != class_dim(x)]
         targets = Targets(x, target.reshape(row_shape), options.ignore_index, classes, first)
@@ -225,7 +259,8 @@ def _rows(x: Tensor, target: Tensor, weight: Tensor | None, group: Group, option
     kernels: Kernels | Composed = Composed()
     if answers("cross_entropy", False, x, None, (target, weight)):
         functions = STATE.choice.functions
-        kernels = Kernels(functions["cross_entropy"].family, functions["tanh"].family)
+        families = functions["cross_entropy"].family, functions["tanh"].family
+        kernels = Kernels(*families, in_double=STATE.choice.source == "numba")
     uniform = options.label_smoothing / classes.to(compute_dtype(x.dtype))
     part = part_of(
         x, target, weight, classes, options.label_smoothing, options.softcap or 0.0,
@@ -279,7 +314,8 @@ class _Rows(Function):
         if targets is not None:
             results = [r if r is None else torch.where(targets.used, r, 0.0) for r in results]
             results[0] = torch.where(targets.bad, torch.nan, results[0])
-        ctx.save_for_backward(x, top, rest, mass, mean, from_top, weight)
+        # (Probabilities and weights are the caller's, who may overwrite them.)
+        ctx.save_for_backward(x, top, rest, mass, mean, from_top, weight, part.target, part.weight)
         ctx.problem = problem
         ctx.mark_non_differentiable(results[3])
         ctx.set_materialize_grads(False)
@@ -293,7 +329,8 @@ class _Rows(Function):
                 "create_graph"
             )
         problem: Problem = ctx.problem
-        x, top, rest, mass, mean, from_top, weight = ctx.saved_tensors
+        x, top, rest, mass, mean, from_top, weight, *of_part = ctx.saved_tensors
+        part = problem.part._replace(target=of_part[0], weight=of_part[1])
         if not x.numel():
             return torch.zeros_like(x), None
         u, q, h, _ = (torch.zeros_like(top) if grad is None else grad for grad in grads)
@@ -307,12 +344,10 @@ class _Rows(Function):
         if problem.targets is not None:  # first: the logits may be gone afterwards
             at_target = target_gradient(own, others, h, rest, mean, from_top)
             at_target = at_target - u * problem.uniform * weight
-            if problem.part.softcap:
+            if part.softcap:
                 raw = problem.targets.of_logits(logits).to(top.dtype)
-                at_target = at_target * slope_of_cap(raw, problem.part.softcap)
-        grad = problem.kernels.gradient(
-            u, own + others, h, logits, problem.part, whole, problem.overwrite
-        )
+                at_target = at_target * slope_of_cap(raw, part.softcap)
+        grad = problem.kernels.gradient(u, own + others, h, logits, part, whole, problem.overwrite)
         if problem.targets is not None:
             problem.targets.overwrite(grad, at_target)
         if problem.overwrite:
