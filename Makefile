@@ -47,8 +47,10 @@ $(BIN)/.vision: $(BIN)/.torch
 demo: $(BIN)/.extra-demo  ## Trains small nets with torch.nn and fastact.nn side by side
 	$(BIN)/python examples/demo.py
 
+# A process for each core up to four, which each take whole files, and one of torch's threads in each:
+# threads of several processes that share the cores spin in each other's way.
 test: $(BIN)/.extra-test  ## Runs the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Half an hour on two cores. EXHAUSTIVE="--step 61 gelu silu" takes every 61st input of two activations.
 exhaustive: $(BIN)/.torch  ## Compares every float32, bfloat16 and float16 with float64

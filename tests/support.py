@@ -179,8 +179,9 @@ def borrowed(left_out: dict[ModuleType, set[str]]) -> dict[str, object]:
     for module, names in left_out.items():
         tests = {name: t for name, t in vars(module).items() if name.startswith("test_")}
         assert names <= set(tests), f"{module.__name__}: no {names - set(tests)}"
-        for name in set(tests) - names:
-            found[name + module.__name__.removeprefix("test")] = tests[name]
+        for name, test in tests.items():  # in order: pytest's workers have to agree on it
+            if name not in names:
+                found[name + module.__name__.removeprefix("test")] = test
     return found
 
 

@@ -73,7 +73,7 @@ def _numba_info() -> BackendInfo:
         import numba
     except Exception as error:  # of a NumPy that is too new for it, say
         return BackendInfo("numba", False, f"numba cannot be imported: {error}")
-    if numba.config.DISABLE_JIT:
+    if getattr(numba.config, "DISABLE_JIT", False):
         return BackendInfo("numba", False, "NUMBA_DISABLE_JIT is set")
     return BackendInfo("numba", True, "CPU, compiled at the first call of each op")
 
