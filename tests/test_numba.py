@@ -1,5 +1,6 @@
 """The Numba backend: a smaller selection, because each kernel is compiled at its first call."""
 
+import os
 import threading
 
 import pytest
@@ -193,3 +194,53 @@ def test_every_row_is_registered():
             assert torch._C._dispatch_has_kernel_for_dispatch_key(
                 f"fastact_numba::{name}{suffix}", "CPU"
             ), name + suffix
+
+
+@pytest.mark.parametrize("threads", ["torch's", "a pool"])
+def test_parts_run_in_parallel_and_their_errors_arrive(threads, monkeypatch):
+    from fastact import _numba
+
+    if threads == "a pool":
+        monkeypatch.setattr(_numba, "_torchs_threads", None)
+    elif _numba._torchs_threads is None:
+        pytest.skip("torch has another OpenMP")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        both, seen = threading.Barrier(2, timeout=20), []
+
+        def part(begin, end):
+            both.wait()  # broken if one thread takes both
+            seen.append((begin, end))
+
+        _numba.run_parts(2 * _numba._GRAIN, 1, part)
+        assert sorted(seen) == [(0, _numba._GRAIN), (_numba._GRAIN, 2 * _numba._GRAIN)]
+
+        def fails(begin, end):
+            if begin:
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            _numba.run_parts(2 * _numba._GRAIN, 1, fails)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_in_a_forked_child():
+    """torch's threads are not there, and are not waited for."""
+    code = """
+import os, torch, fastact
+torch.set_num_threads(2)
+x = torch.randn(200_000)
+with fastact.backend("numba"):
+    y = fastact.functional.gelu(x)
+    child = os.fork()
+    if not child:
+        z = fastact.functional.gelu(x)
+        torch.set_num_threads(1)  # or torch's own op waits for them
+        os._exit(not z.equal(y))
+    print(os.waitpid(child, 0)[1])
+"""
+    result = support.python(code)
+    assert result.stdout == "0\n", result.stderr

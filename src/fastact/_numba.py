@@ -8,6 +8,7 @@ imported where it is asked for, or the compiled library is not there.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _private
 from ._library import NAMESPACES, families, library
 from ._pointwise import PointwiseFamily, empty_like, gate_and_up
 from ._registry import DTYPES
@@ -29,14 +31,26 @@ _GRAIN = 32768
 
 
 # Numba's own threads are avoided: its portable layer aborts when two Python threads call at once,
-# its OpenMP layer aborts in a forked child, and either multiplies the time to compile.
+# its OpenMP layer aborts in a forked child, and either multiplies the time to compile. torch's are
+# there already, and wait for work by spinning: on two cores, threads beside them get half of one.
+# Where they cannot be had, in a forked child for one, a pool of our own does.
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fastact")
 
 
+_torchs_threads = _private.openmp_parallel()
+
+
+def _after_fork() -> None:
+    """A child has none of the threads."""
+    global _torchs_threads
+    _torchs_threads = None
+    _pool.cache_clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of the threads
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def run_parts(n: int, elements: int, body: Callable[[int, int], Any]) -> None:
@@ -45,19 +59,35 @@ def run_parts(n: int, elements: int, body: Callable[[int, int], Any]) -> None:
     step = math.ceil(n / parts)
     if elements == 1:
         step = 64 * math.ceil(step / 64)  # no cache line is written by two threads
-    first, *others = (partial(body, i, min(i + step, n)) for i in range(0, n, step))
-    waits = [_started(part) for part in others]
-    first()
-    for wait in waits:
-        wait()
+    _run_all([partial(body, i, min(i + step, n)) for i in range(0, n, step)])
 
 
-def _started(part: Callable[[], Any]) -> Callable[[], Any]:
-    """Starts something in another thread; returns what waits for it."""
-    try:
-        return _pool().submit(part).result
-    except RuntimeError:  # Python ends, and starts no threads any more
-        return part
+def _run_all(parts: list[Callable[[], Any]]) -> None:
+    count, errors = len(parts), []
+
+    def work(_: Any = None) -> None:
+        """What each thread does: the next part, as long as there is one."""
+        while True:
+            try:
+                part = parts.pop()
+            except IndexError:
+                return
+            try:
+                part()
+            except BaseException as error:
+                errors.append(error)
+
+    if count > 1 and _torchs_threads is not None:
+        _torchs_threads(work, count)
+    else:
+        others = []
+        with contextlib.suppress(RuntimeError):  # Python ends, and starts no threads any more
+            others = [_pool().submit(work) for _ in range(count - 1)]
+        work()
+        for other in others:
+            other.result()
+    if errors:
+        raise errors[0]
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

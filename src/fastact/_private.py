@@ -8,8 +8,11 @@ fastact.backends() repeats it, and every call goes to torch's own ops.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,6 +78,28 @@ def builtin(activation: str) -> Callable[..., Tensor] | None:
     found: Callable[..., Tensor] | None
     found = getattr(torch._C._nn, activation, None) or getattr(torch, activation, None)
     return found
+
+
+@cache
+def openmp_parallel() -> Callable[[Callable[[Any], None], int], None] | None:
+    """What calls a function in each of so many of torch's threads: ``parallel(function, threads)``.
+
+    It is the function of libgomp that compilers make calls of, found among what torch's library
+    needs; None where there is none: another system, or another OpenMP.
+    """
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        gomp_parallel: Any = library.GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    gomp_parallel.argtypes = [body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    gomp_parallel.restype = None
+
+    def parallel(function: Callable[[Any], None], threads: int) -> None:
+        gomp_parallel(body(function), None, threads, 0)
+
+    return parallel
 
 
 def autocasts(device: torch.device) -> bool:
