@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
@@ -80,9 +80,10 @@ def _run_all(parts: list[Callable[[], Any]]) -> None:
     if count > 1 and _torchs_threads is not None:
         _torchs_threads(work, count)
     else:
-        others = []
+        others: list[Future[None]] = []
         with contextlib.suppress(RuntimeError):  # Python ends, and starts no threads any more
-            others = [_pool().submit(work) for _ in range(count - 1)]
+            while len(others) < count - 1:
+                others.append(_pool().submit(work))
         work()
         for other in others:
             other.result()
