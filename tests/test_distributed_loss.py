@@ -1,13 +1,12 @@
 """fastact.distributed.cross_entropy against the plain function on the whole logits."""
 
-from importlib.util import find_spec
-
 import losses
 import pytest
 import torch
 import torch.distributed as dist
 from losses import make, probabilities, targets, weights
 from ranks import WORLD, Cases, group
+from support import BACKENDS
 
 import fastact
 from fastact import functional as F
@@ -104,10 +103,7 @@ def class_probabilities(ranks, options):
             compare(x, probabilities(x), cuts, **OPTIONS[options])
 
 
-KERNELS = ("compiled", "numba") if find_spec("numba") else ("compiled",)
-
-
-@cases.add(backend=("torch", "auto", *KERNELS[1:]), options=("plain", "all", "inplace, all"))
+@cases.add(backend=("torch", "auto", *BACKENDS[1:]), options=("plain", "all", "inplace, all"))
 def other_backends(backend, options):
     """In torch's ops, where no kernel serves, and by Numba's kernels."""
     with fastact.backend(backend):
@@ -132,7 +128,7 @@ def shapes():
         compare(x, targets(x).to(torch.uint8), CUTS[4][0], **(choices | {"ignore_index": 156}))
 
 
-@cases.add(backend=KERNELS)
+@cases.add(backend=BACKENDS)
 def extreme_rows(backend):
     """-inf, inf, NaN, a maximum that every rank has, confident targets, huge logits."""
     with fastact.backend(backend):
@@ -188,7 +184,7 @@ def confident_targets_keep_their_digits():
         )
 
 
-@cases.add(backend=KERNELS)
+@cases.add(backend=BACKENDS)
 def capped_targets_keep_their_digits(backend):
     """As a kernel caps it, the target's logit is the row's maximum, and their difference 0."""
     x = torch.full((4, 8), -100.0)

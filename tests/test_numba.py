@@ -204,26 +204,21 @@ def test_parts_run_in_parallel_and_their_errors_arrive(threads, monkeypatch):
         monkeypatch.setattr(_numba, "_torchs_threads", None)
     elif _numba._torchs_threads is None:
         pytest.skip("torch has another OpenMP")
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        both, seen = threading.Barrier(2, timeout=20), []
+    both, seen = threading.Barrier(2, timeout=20), []
 
-        def part(begin, end):
-            both.wait()  # broken if one thread takes both
-            seen.append((begin, end))
+    def part(begin, end):
+        both.wait()  # broken if one thread takes both
+        seen.append((begin, end))
 
+    def fails(begin, end):
+        if begin:
+            raise ZeroDivisionError
+
+    with support.threads(2):
         _numba.run_parts(2 * _numba._GRAIN, 1, part)
-        assert sorted(seen) == [(0, _numba._GRAIN), (_numba._GRAIN, 2 * _numba._GRAIN)]
-
-        def fails(begin, end):
-            if begin:
-                raise ZeroDivisionError
-
         with pytest.raises(ZeroDivisionError):
             _numba.run_parts(2 * _numba._GRAIN, 1, fails)
-    finally:
-        torch.set_num_threads(before)
+    assert sorted(seen) == [(0, _numba._GRAIN), (_numba._GRAIN, 2 * _numba._GRAIN)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -31,6 +31,14 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def joint_dtype(x: Tensor, target: Tensor, weight: Tensor | None) -> torch.dtype:
+    """The dtype of a loss: the logits'; with probabilities, what fits target and weight too."""
+    if not target.is_floating_point():
+        return x.dtype
+    dtype = torch.promote_types(x.dtype, target.dtype)
+    return dtype if weight is None else torch.promote_types(dtype, weight.dtype)
+
+
 def softmax_double_backward(v: Tensor, grad: Tensor, y: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     grad_sum = (grad * y).sum(dim, keepdim=True)
     v_sum = (v * y).sum(dim, keepdim=True)

@@ -12,7 +12,7 @@ from . import _compositions, _private
 from . import _originals as F
 from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
 from ._backend import STATE
-from ._compositions import REDUCTIONS, class_dim
+from ._compositions import REDUCTIONS, class_dim, joint_dtype
 from ._cutoffs import line_of
 from ._dispatch import (
     PLAIN,
@@ -222,11 +222,9 @@ def cross_entropy(
 
     autocast = _private.autocasts(x.device)
     if probabilities:
-        dtype = torch.promote_types(x.dtype, target.dtype)
-        if weight is not None:
-            dtype = torch.promote_types(dtype, weight.dtype)
-            weight = weight.to(dtype)
+        dtype = joint_dtype(x, target, weight)
         x, target = x.to(dtype), target.to(dtype)
+        weight = None if weight is None else weight.to(dtype)
     else:
         target = target.long()
         if x.dim() == 1:

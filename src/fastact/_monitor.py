@@ -299,7 +299,6 @@ class monitor:
                 "of functions are not seen; name modules of yours with select="
             )
         self._record = Record()
-        self._handles = []
         self._watching: list[RemovableHandle] = []
         self._calls: dict[str, int] = {}  # of each module in this step
 

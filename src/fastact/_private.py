@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,6 @@ def builtin(activation: str) -> Callable[..., Tensor] | None:
     return found
 
 
-@cache
 def openmp_parallel() -> Callable[[Callable[[Any], None], int], None] | None:
     """What calls a function in each of so many of torch's threads: ``parallel(function, threads)``.
 

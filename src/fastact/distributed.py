@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from . import _private
 from ._backend import STATE
-from ._compositions import MEAN, NONE, class_dim, compute_dtype
+from ._compositions import MEAN, NONE, class_dim, compute_dtype, joint_dtype
 from ._loss_checks import (
     check_cross_entropy,
     check_inplace,
@@ -145,7 +145,7 @@ def cross_entropy(
             raise_for_target(OP, classes, target.long(), options.ignore_index)
         local = layout.local(input, target, weight)
         rows = layout.whole(_rows(*local, layout.group, options))
-    found = _results(_dtype(input, target, weight), rows, options)
+    found = _results(joint_dtype(input, target, weight), rows, options)
     return found if len(found) > 1 else found[0]
 
 
@@ -157,20 +157,11 @@ def _check(x: Tensor, target: Tensor, weight: Tensor | None, options: Options) -
     )  # fmt: skip
 
 
-def _dtype(x: Tensor, target: Tensor, weight: Tensor | None) -> torch.dtype:
-    """What the plain function promotes to: with probabilities, what fits all."""
-    if not target.is_floating_point():
-        return x.dtype
-    dtype = torch.promote_types(x.dtype, target.dtype)
-    return dtype if weight is None else torch.promote_types(dtype, weight.dtype)
-
-
-def _replicated(t: Tensor, mesh: DeviceMesh) -> DTensor:
-    """The same on every rank, as a DTensor."""
-    everywhere = [Replicate()] * mesh.ndim
+def _as_dtensor(t: Tensor, mesh: DeviceMesh) -> DTensor:
+    """A DTensor; what is none, every rank has whole."""
     if isinstance(t, DTensor):
-        return t.redistribute(placements=everywhere)
-    return DTensor.from_local(t, mesh, everywhere, run_check=False)
+        return t
+    return DTensor.from_local(t, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
 def _results(dtype: torch.dtype, rows: Rows, options: Options) -> tuple[Tensor, ...]:
@@ -184,13 +175,14 @@ def _results(dtype: torch.dtype, rows: Rows, options: Options) -> tuple[Tensor, 
     if isinstance(normalizer, Tensor):
         normalizer = normalizer.reshape(())
         if isinstance(loss, DTensor):
-            normalizer = _replicated(normalizer, loss.device_mesh)
+            normalizer = _as_dtensor(normalizer, loss.device_mesh)
     if normalizer is not None:
         loss = loss / normalizer
     elif options.reduction == MEAN:
         loss = loss / rows.weight.sum(dtype=torch.float64)
     if options.reduction != NONE and isinstance(loss, DTensor):
-        loss = _replicated(loss, loss.device_mesh)  # before it is rounded
+        # Before it is rounded.
+        loss = loss.redistribute(placements=[Replicate()] * loss.device_mesh.ndim)
     loss = loss.to(wide if _private.autocasts(loss.device) else dtype)
     asked = ((rows.lse, options.return_lse), (rows.entropy, options.return_entropy))
     return (loss, *(t for t, is_asked in asked if is_asked and t is not None))
@@ -247,7 +239,7 @@ def _rows(x: Tensor, target: Tensor, weight: Tensor | None, group: Group, option
     classes, first = group.classes(x)
     targets = None
     if probabilities:
-        dtype = _dtype(x, target, weight)
+        dtype = joint_dtype(x, target, weight)
         x, target = x.to(dtype), target.to(dtype)
         weight = None if weight is None else weight.to(dtype)
     else:
@@ -427,10 +419,7 @@ class Layout:
         )
 
     def _part(self, t: Tensor, placements: list[Placement]) -> Tensor:
-        if not isinstance(t, DTensor):
-            whole = [Replicate()] * self.mesh.ndim
-            t = DTensor.from_local(t, self.mesh, whole, run_check=False)
-        return t.redistribute(placements=placements).to_local()
+        return _as_dtensor(t, self.mesh).redistribute(placements=placements).to_local()
 
     def whole(self, rows: Rows) -> Rows:
         """The rows of all ranks."""

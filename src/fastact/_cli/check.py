@@ -21,7 +21,7 @@ from .accuracy import errors, rounded
 from .arguments import no_such_op
 from .console import stdout, table
 from .explain import HALVES as PACKED
-from .explain import PAIRS
+from .explain import PAIRS, no_kernels
 
 Function = Callable[[Tensor], Tensor]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -237,11 +237,11 @@ def best() -> str:
     """The backend with kernels that is in use, or the best there is."""
     if STATE.choice.source != "torch":
         return STATE.choice.source
-    usable = [info.name for info in backends() if info.available and info.name != "torch"]
-    if not usable:
-        reasons = "; ".join(f"{info.name}: {info.detail}" for info in backends()[:-1])
-        raise RuntimeError(f"no backend with kernels is available; {reasons}")
-    return usable[0]
+    infos = backends()
+    for info in infos:
+        if info.available and info.name != "torch":
+            return info.name
+    raise RuntimeError(no_kernels(infos))
 
 
 def run(ops: tuple[str, ...], step: int, name: str | None) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import functional
-from .._backend import STATE, backends
+from .._backend import STATE, BackendInfo, backends
 from .._cutoffs import line_of
 from .._dispatch import NO_KERNELS, TOO_SMALL, refusal, why_torch
 from .._loss_dispatch import loss_why_torch
@@ -110,9 +110,14 @@ def because(why: str, limit: int) -> str:
     if why == NO_KERNELS:
         if STATE.choice.name == "torch":
             return "it is forced"
-        missing = [f"{info.name}: {info.detail}" for info in backends() if not info.available]
-        return "; ".join(["no backend with kernels is available", *missing])
+        return no_kernels(backends())
     return why
+
+
+def no_kernels(infos: list[BackendInfo]) -> str:
+    """That no backend with kernels is available, and why."""
+    missing = [f"{info.name}: {info.detail}" for info in infos if not info.available]
+    return "; ".join(["no backend with kernels is available", *missing])
 
 
 def counted(count: int, noun: str) -> str:
