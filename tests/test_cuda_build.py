@@ -75,6 +75,16 @@ def test_an_nvcc_without_cpp20(tmp_path):
 
 
 @needs_nvcc
+def test_a_cmake_without_nvccs_cpp20(tmp_path):
+    (tmp_path / "older.cmake").write_text("set(CMAKE_VERSION 3.25.1)")
+    older = f"-DCMAKE_PROJECT_INCLUDE={tmp_path}/older.cmake"
+    code, said, targets = configure(tmp_path / "auto", NVCC, "AUTO", older)
+    assert code == 0, said
+    assert "without GPU kernels: CMake 3.25.1 does not know how to ask nvcc for C++20" in said
+    assert "libfastact_cuda.so" not in targets
+
+
+@needs_nvcc
 def test_an_nvcc_that_does_not_know_the_newest_gpus(tmp_path):
     nvcc = old_nvcc(tmp_path, "12.4", [80, 86, 89, 90])
     code, said, targets = configure(tmp_path / "auto", nvcc, "AUTO")
@@ -87,7 +97,7 @@ def test_an_nvcc_that_does_not_know_the_newest_gpus(tmp_path):
     assert "sm_100" not in targets
     code, said, _ = configure(tmp_path / "on", nvcc, "ON")
     assert code != 0
-    assert f"FASTACT_CUDA=ON, but {reason}; put an nvcc" in said
+    assert f"FASTACT_CUDA=ON, but {reason}; an nvcc" in said
     code, said, _ = configure(tmp_path / "one", nvcc, "ON", "-DFASTACT_CUDA_ARCHITECTURES=90")
     assert code == 0, said
 
