@@ -83,7 +83,8 @@ wheel-any: $(BIN)/.extra-release  ## Builds dist/fastact-*-py3-none-any.whl: no 
 # The part of the suite that the wheel has to pass, in two minutes; "make test" runs all of it on an
 # editable install of the same sources. TESTS=tests runs all of it here.
 TESTS ?= $(addprefix tests/test_,import.py api.py wheel.py values.py edges.py errors.py autograd.py \
-	transforms.py losses_values.py losses_errors.py cross_entropy_edges.py cli.py monitor.py)
+	transforms.py losses_values.py losses_errors.py cross_entropy_edges.py cli.py cli_doctor.py \
+	cli_explain.py cli_check.py cli_scripts.py monitor.py monitor_gated.py monitor_interplay.py)
 CHECK := build/wheel-check
 
 check-wheel: wheel wheel-any  ## Installs the wheels into an empty environment and tests them there

@@ -43,6 +43,13 @@ def compiled(request):
 
 
 @pytest.fixture
+def auto(compiled):
+    """No backend forced, as for users."""
+    with fastact.backend("auto"):
+        yield
+
+
+@pytest.fixture
 def on_gpu(compiled):
     """Tensors are made on the GPU; under emulation on the CPU, which then runs the same kernels."""
     if support.EMULATED:

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -20,6 +21,7 @@ from types import ModuleType
 import torch
 import torch.nn.functional as TF
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastact
 from fastact import functional as F
@@ -208,6 +210,37 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class Ops(TorchDispatchMode):
+    """The names of the ops that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def ours(self) -> Counter[str]:
+        """How often each of the compiled backend's ran."""
+        names = (name.partition("::") for name in self.names)
+        return Counter(op for namespace, _, op in names if namespace == "fastact")
+
+    @property
+    def reads(self) -> set[str]:
+        """Those for which Python waits, and with it a GPU."""
+        names = ("_local_scalar_dense", "item", "equal", "is_nonzero", "nonzero")
+        return {f"aten::{name}" for name in names} & set(self.names)
+
+
+def ops_of(function: Callable[..., object], *args: object, **kwargs: object) -> list[str]:
+    """The names of the ops that a call runs, without a gradient."""
+    with Ops() as seen, torch.no_grad():
+        function(*args, **kwargs)
+    return seen.names
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-import zoo
+from support import Ops
 from timing import Spread
 from zoo import CAUSAL, MODELS
 
@@ -56,13 +56,13 @@ def test_what_is_replaced_and_called(model):
     report = fastact.replace(net)
     assert Counter(r.was for r in report.replaced) == model.replaced
     assert not report.left
-    with zoo.counted() as ops:
+    with Ops() as seen:
         model.loss(net).backward()
-    assert ops == model.ops
+    assert seen.ours == model.ops
     fastact.restore(net)
-    with zoo.counted() as ops:
+    with Ops() as seen:
         model.loss(net).backward()
-    assert not ops
+    assert not seen.ours
 
 
 @EVERY
@@ -140,16 +140,16 @@ def test_copies_and_pickles(model):
     report = fastact.replace(net)
     want = step(model, net)
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
-        with zoo.counted() as ops:
+        with Ops() as seen:
             got = step(model, other)
-        assert ops == model.ops
+        assert seen.ours == model.ops
         assert torch.equal(got[0], want[0]) or model.name == "EfficientNet"  # whose state moved
         assert got[1].keys() == want[1].keys()
         assert fastact.restore(other) == len(report.replaced)
     assert [type(m) for m in other.modules()] == [type(m) for m in model.build().modules()]
-    with zoo.counted() as ops:
+    with Ops() as seen:
         model.loss(net)
-    assert ops  # the original is as it was
+    assert seen.ours  # the original is as it was
 
 
 @EVERY
@@ -187,10 +187,10 @@ def test_gradient_checkpointing(model, reentrant):
     want = step(model, net, use_cache=False) if model.name != "BERT" else step(model, net)
     net.gradient_checkpointing_enable({"use_reentrant": reentrant})
     net.train()
-    with zoo.counted() as ops:
+    with Ops() as seen:
         got = step(model, net)
     mlps = [op for op in model.ops if "backward" not in op and op != "cross_entropy"]
-    assert sum(ops[op] for op in mlps) > sum(model.ops[op] for op in mlps)  # computed again
+    assert sum(seen.ours[op] for op in mlps) > sum(model.ops[op] for op in mlps)  # computed again
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
@@ -214,9 +214,9 @@ def test_generation(model):
 
     want = generate()
     fastact.replace(net)
-    with zoo.counted() as ops:
+    with Ops() as seen:
         assert torch.equal(generate(), want)
-    assert sum(ops.values()) == 16
+    assert sum(seen.ours.values()) == 16
 
 
 @pytest.mark.parametrize("name", ["Llama", "Phi3"])

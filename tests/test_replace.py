@@ -5,8 +5,7 @@ import pickle
 
 import pytest
 import torch
-import zoo
-from support import assert_within
+from support import Ops, assert_within
 from torch import nn
 from transformers import activations
 from zoo import timm
@@ -50,9 +49,9 @@ def check_against_float64(module, op):
     exact = result(copy.deepcopy(module).double(), x.double())
     before = type(module)
     fastact.replace(module)
-    with zoo.counted() as ops:
+    with Ops() as seen:
         ours = result(module, x)
-    assert {name.removesuffix("_") for name in ops} == {op, f"{op}_backward"}
+    assert {name.removesuffix("_") for name in seen.ours} == {op, f"{op}_backward"}
     for got, want in zip(ours, exact, strict=True):
         assert_within(got, want, 4, x, op, torch.ones_like(want))
     for got, want in zip(result(module, x.double()), exact, strict=True):
@@ -72,9 +71,9 @@ def test_modules_of_torch(module):
         ("", before.__name__, f"fastact.nn.{before.__name__}")
     ]
     assert isinstance(module, getattr(fastact.nn, before.__name__))
-    with zoo.counted() as ops:
+    with Ops() as seen:
         got = result(module, x)
-    assert ops.total() == 2
+    assert seen.ours.total() == 2
     torch.testing.assert_close(got, want)
     assert fastact.restore(module) == 1
     assert type(module) is before
@@ -93,13 +92,13 @@ def test_losses_of_torch(make):
     want = loss(x, target)
     assert not fastact.replace(loss, losses=False).replaced
     assert len(fastact.replace(loss).replaced) == 1
-    with zoo.counted() as ops:
+    with Ops() as seen:
         torch.testing.assert_close(loss(x, target), want)
-    assert ops.total() == 1
+    assert seen.ours.total() == 1
     assert list(loss.state_dict()) == ["weight"]
-    with zoo.counted() as ops:
+    with Ops() as seen:
         torch.testing.assert_close(pickle.loads(pickle.dumps(loss))(x, target), want)
-    assert ops.total() == 1
+    assert seen.ours.total() == 1
 
 
 def test_binary_loss_of_torch():
@@ -107,9 +106,9 @@ def test_binary_loss_of_torch():
     x, target = torch.randn(7, 5), torch.rand(7, 5)
     want = loss(x, target)
     fastact.replace(loss)
-    with zoo.counted() as ops:
+    with Ops() as seen:
         torch.testing.assert_close(loss(x, target), want)
-    assert ops.total() == 1
+    assert seen.ours.total() == 1
 
 
 def test_every_activation_of_transformers_is_known():

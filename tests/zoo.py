@@ -5,14 +5,12 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
+from support import Ops
 from torchvision_cpu import timm
 
 import fastact
@@ -147,25 +145,6 @@ MODELS = [
 CAUSAL = [m for m in MODELS if "ForCausalLMLoss" in m.replaced]
 
 
-class _Count(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.ops: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        namespace, _, op = func._schema.name.partition("::")
-        if namespace == "fastact":
-            self.ops[op] += 1
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def counted() -> Iterator[Counter]:
-    """How often each of our ops is called."""
-    with _Count() as mode:
-        yield mode.ops
-
-
 # --------------------------------------------------------------------------------------------------
 # Gated MLPs by themselves
 
@@ -184,6 +163,6 @@ def fused(module: torch.nn.Module, x: torch.Tensor) -> bool:
     original = copy.deepcopy(module)
     fastact.restore(original)
     want = original(x)
-    with counted() as ops:
+    with Ops() as seen:
         torch.testing.assert_close(module(x), want)
-    return any(op.endswith(("_mul", "_glu")) for op in ops)
+    return any(op.endswith(("_mul", "_glu")) for op in seen.ours)
