@@ -42,6 +42,7 @@ ORDER = (
     "autograd",
     "nn",
     "_shards",
+    "_ranks",
     "distributed",
     "_patch",
     "_replace",

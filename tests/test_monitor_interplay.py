@@ -214,7 +214,6 @@ def test_calls_in_which_no_slope_can_be_taken():
 
 def test_nothing_is_read_back_while_training():
     """No item(), no copy to Python: a GPU would be waited for."""
-
     model = net(nn.ReLU())
     with fastact.monitor(model, every=1), Ops() as seen:
         train(model)

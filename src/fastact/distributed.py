@@ -22,8 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate
 
 from . import _private
 from ._backend import STATE
@@ -35,6 +34,7 @@ from ._loss_checks import (
     reduction_number,
 )
 from ._loss_dispatch import answers
+from ._ranks import Group, Layout, as_dtensor
 from ._shards import (
     Composed,
     Kernels,
@@ -130,38 +130,24 @@ def cross_entropy(
         ignore_index, reduction_number(OP, reduction), label_smoothing, inplace_backward, z_loss,
         softcap, normalizer, return_lse, return_entropy,
     )  # fmt: skip
+    if isinstance(input, DTensor) and group is not None:
+        raise ValueError(f"{OP}(): a DTensor has groups of its own; argument 'group' must be None")
+    # Of a DTensor the whole is looked at, so that all ranks raise, and say the same.
+    probabilities = check_cross_entropy(
+        OP, input, target, weight, ignore_index, options.reduction, label_smoothing, z_loss,
+        softcap, normalizer,
+    )  # fmt: skip
     if not isinstance(input, DTensor):
-        rows = _rows(input, target, weight, Group(group), options)
+        rows = _rows(input, target, weight, probabilities, Group(group), options)
     else:
-        if group is not None:
-            raise ValueError(
-                f"{OP}(): a DTensor has groups of its own; argument 'group' must be None"
-            )
-        # Of the whole, so that all ranks raise, and say the same.
-        probabilities = _check(input, target, weight, options)
-        layout = Layout(input)
+        layout = Layout(OP, input)
         if input.is_cpu and not (probabilities or isinstance(target, DTensor)):
             classes = input.shape[class_dim(input)]
             raise_for_target(OP, classes, target.long(), options.ignore_index)
         local = layout.local(input, target, weight)
-        rows = layout.whole(_rows(*local, layout.group, options))
+        rows = layout.whole(_rows(*local, probabilities, layout.group, options))
     found = _results(joint_dtype(input, target, weight), rows, options)
     return found if len(found) > 1 else found[0]
-
-
-def _check(x: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> bool:
-    """Raises where arguments do not fit; returns whether the target holds probabilities."""
-    return check_cross_entropy(
-        OP, x, target, weight, options.ignore_index, options.reduction, options.label_smoothing,
-        options.z_loss, options.softcap, options.normalizer,
-    )  # fmt: skip
-
-
-def _as_dtensor(t: Tensor, mesh: DeviceMesh) -> DTensor:
-    """A DTensor; what is none, every rank has whole."""
-    if isinstance(t, DTensor):
-        return t
-    return DTensor.from_local(t, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
 def _results(dtype: torch.dtype, rows: Rows, options: Options) -> tuple[Tensor, ...]:
@@ -175,7 +161,7 @@ def _results(dtype: torch.dtype, rows: Rows, options: Options) -> tuple[Tensor, 
     if isinstance(normalizer, Tensor):
         normalizer = normalizer.reshape(())
         if isinstance(loss, DTensor):
-            normalizer = _as_dtensor(normalizer, loss.device_mesh)
+            normalizer = as_dtensor(normalizer, loss.device_mesh)
     if normalizer is not None:
         loss = loss / normalizer
     elif options.reduction == MEAN:
@@ -192,29 +178,6 @@ def _results(dtype: torch.dtype, rows: Rows, options: Options) -> tuple[Tensor, 
 # The loss of each row
 
 
-class Group:
-    """The ranks that share the classes: those of a process group, or this one alone."""
-
-    def __init__(self, group: dist.ProcessGroup | None, alone: bool = False) -> None:
-        self._group, self._alone = group, alone
-
-    def reduce(self, t: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
-        """All-reduces a tensor in place."""
-        if not self._alone:
-            dist.all_reduce(t, op, self._group)
-        return t
-
-    def classes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """How many all ranks have, and how many those before this one, on x's device."""
-        rank, ranks = 0, 1
-        if not self._alone:
-            rank, ranks = dist.get_rank(self._group), dist.get_world_size(self._group)
-        sizes = torch.zeros(ranks, dtype=torch.int64, device=x.device)
-        sizes[rank] = x.shape[class_dim(x)]
-        self.reduce(sizes)
-        return sizes.sum(), sizes[:rank].sum()
-
-
 class Problem(NamedTuple):
     """A loss of sharded logits."""
 
@@ -228,8 +191,14 @@ class Problem(NamedTuple):
     overwrite: bool
 
 
-def _rows(x: Tensor, target: Tensor, weight: Tensor | None, group: Group, options: Options) -> Rows:
-    probabilities = _check(x, target, weight, options)
+def _rows(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    probabilities: bool,
+    group: Group,
+    options: Options,
+) -> Rows:
     for name, t in (("target", target), ("weight", weight)):
         if t is not None and t.requires_grad:
             raise RuntimeError(f"{OP}(): argument {name!r} cannot require a gradient; detach it")
@@ -370,65 +339,3 @@ def _sums(x: Tensor, own: Statistics, top: Tensor, problem: Problem) -> list[Ten
             weights = targets.of_classes(problem.weight).to(top.dtype)
             sums.append(torch.where(targets.owned, weights, 0.0))
     return sums
-
-
-# --------------------------------------------------------------------------------------------------
-# DTensors
-
-
-class Layout:
-    """How the logits of a DTensor are sharded, and what follows for everything else."""
-
-    def __init__(self, x: DTensor) -> None:
-        dim = class_dim(x)
-        self.mesh, self._dim = x.device_mesh, dim
-        # What is neither sharded nor replicated is made whole: of partial sums nothing is known.
-        self._logits: list[Placement] = [
-            p if type(p) is Shard else Replicate() for p in x.placements
-        ]
-        by_class = [i for i, p in enumerate(self._logits) if p == Shard(dim)]
-        if len(by_class) > 1:
-            raise NotImplementedError(
-                f"{OP}(): argument 'input' is sharded along the classes over several dimensions of "
-                f"its mesh: {x.placements}"
-            )
-        self.group = Group(None, alone=True)
-        if by_class:
-            self.group = Group(self.mesh.get_group(by_class[0]))
-        self._rows: list[Placement] = [
-            Replicate()
-            if not isinstance(p, Shard) or p.dim == dim
-            else Shard(p.dim - (p.dim > dim))
-            for p in self._logits
-        ]
-        self._weight: list[Placement] = [
-            Shard(0) if p == Shard(dim) else Replicate() for p in self._logits
-        ]
-        self._shape = torch.Size(size for d, size in enumerate(x.shape) if d != dim)
-
-    def local(
-        self, x: DTensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """This rank's part of the arguments."""
-        x = x.redistribute(placements=self._logits)
-        of_target = self._logits if target.shape == x.shape else self._rows
-        return (
-            x.to_local(grad_placements=self._logits),
-            self._part(target, of_target),
-            None if weight is None else self._part(weight, self._weight),
-        )
-
-    def _part(self, t: Tensor, placements: list[Placement]) -> Tensor:
-        return _as_dtensor(t, self.mesh).redistribute(placements=placements).to_local()
-
-    def whole(self, rows: Rows) -> Rows:
-        """The rows of all ranks."""
-        stride = torch.empty(self._shape, device="meta").stride()
-
-        def of_all(t: Tensor) -> Tensor:
-            return DTensor.from_local(
-                t, self.mesh, self._rows, run_check=False, shape=self._shape, stride=stride
-            )
-
-        entropy = None if rows.entropy is None else of_all(rows.entropy)
-        return Rows(of_all(rows.loss), of_all(rows.lse), entropy, of_all(rows.weight))
