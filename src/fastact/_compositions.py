@@ -3,7 +3,7 @@
 For third derivatives, for what no kernel serves, and for targets and weights that are
 differentiated themselves.
 ``reduction`` is torch's number: 0 none, 1 mean, 2 sum. Equations stand in
-``csrc/cpu/cross_entropy.cpp`` and ``csrc/formulas/softmax.h``.
+``csrc/formulas/cross_entropy.h`` and ``csrc/formulas/softmax.h``.
 """
 
 from __future__ import annotations
