@@ -6,10 +6,10 @@ import pytest
 import support
 import torch
 import torch.nn.functional as TF
-from support import ISAS, ops_of, python
+from support import ISAS, Ops, ops_of, python
 
 import fastact
-from fastact import _backend
+from fastact import _backend, _dispatch, _loss_dispatch
 from fastact import functional as F
 
 
@@ -61,6 +61,35 @@ def test_blocks_of_threads_that_overlap():
     thread.join()
     assert seen == ["torch", "torch"]
     assert current() == before
+
+
+@pytest.mark.parametrize(
+    ("module", "last_question"), [(_dispatch, "is_small"), (_loss_dispatch, "loss_why_torch")]
+)
+def test_another_thread_chooses_torch_meanwhile(module, last_question, monkeypatch):
+    """After it was found that a kernel serves a call, and before it is called."""
+    ask = getattr(module, last_question)
+
+    def ask_first(*args):
+        found = ask(*args)
+        _backend.STATE.use(_backend.Choice("torch", {}))
+        return found
+
+    monkeypatch.setattr(module, last_question, ask_first)
+    x = torch.randn(4, 6, requires_grad=True)
+    target = torch.tensor([1, 0, 4, 2])
+    calls = {
+        _dispatch: [lambda: F.gelu(x), lambda: F.silu_mul(x, x), lambda: F.glu(x)],
+        _loss_dispatch: [
+            lambda: F.softmax(x, 1),
+            lambda: F.cross_entropy(x, target),
+            lambda: F.cross_entropy(x * 1, target, inplace_backward=True),
+        ],
+    }
+    for call in calls[module]:
+        with fastact.backend("compiled"), Ops() as seen:
+            call()
+        assert seen.ours.total() == 1
 
 
 def test_decorator():

@@ -143,12 +143,16 @@ class _State:
 
     error: Exception | None = None  # why the environment's choice could not be made
     choice: Choice
+    # The last one that has any: another thread may choose torch while a call is on its way to one.
+    kernels: Choice
 
     def __init__(self, choice: Choice) -> None:
         self.use(choice)
 
     def use(self, choice: Choice) -> None:
         self.choice = choice
+        if choice.functions:
+            self.kernels = choice
         vars(LEAST).update(choice.least)
 
 

@@ -186,7 +186,7 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
         parameters = _numbers(row, parameters)
     if not x.is_cpu:
         x = autocast(row.name, x)
-    y: Tensor = apply(STATE.choice.functions[row.name], records, x, *parameters)
+    y: Tensor = apply(STATE.kernels.functions[row.name], records, x, *parameters)
     return y
 
 
@@ -197,7 +197,7 @@ def unary_(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     records = records_graph(x)
     if is_small(row.name, x.dtype, x.numel(), records):
         return row.reference(x, *parameters, inplace=True)
-    functions = STATE.choice.functions[row.name]
+    functions = STATE.kernels.functions[row.name]
     parameters = _numbers(row, parameters)
     if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
         raise RuntimeError(
@@ -259,7 +259,7 @@ def gated(op: str, gate_name: str, gate: Tensor, up: Tensor) -> Tensor:
     records = records_graph(gate, up)
     if not served or compiles_to_torch() or is_small(line, gate.dtype, gate.numel(), records):
         return row.reference(gate) * up
-    y: Tensor = apply(STATE.choice.functions[line], records, gate, up)
+    y: Tensor = apply(STATE.kernels.functions[line], records, gate, up)
     return y
 
 
@@ -306,7 +306,7 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
     records = records_graph(x)
     if not served or compiles_to_torch() or is_small(line, x.dtype, x.numel() // 2, records):
         return _halves_multiplied(op, row, x, dim, gate_first)
-    y: Tensor = apply(STATE.choice.functions[line], records, x, dim, gate_first)
+    y: Tensor = apply(STATE.kernels.functions[line], records, x, dim, gate_first)
     return y
 
 

@@ -145,7 +145,7 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
         return y
     if dtype is None:
         x = autocast(op, x)
-    result: Tensor = apply(STATE.choice.functions[op], records, x, dim % rank)
+    result: Tensor = apply(STATE.kernels.functions[op], records, x, dim % rank)
     return result
 
 
@@ -179,7 +179,7 @@ def nll_loss(
             raise
     if x.dim() == 1:
         target = target.reshape(())
-    functions = STATE.choice.functions[op]
+    functions = STATE.kernels.functions[op]
     try:
         loss: Tensor = apply(functions, records, x, target.long(), weight, reduction, ignore_index)
     except RuntimeError:
@@ -246,10 +246,10 @@ def cross_entropy(
     if ours and (probabilities or weight is not None):
         ours = not (may_be_tracked(target) or may_be_tracked(weight))
     if ours:
-        function = STATE.choice.functions[op]
+        function = STATE.kernels.functions[op]
         try:
             if overwrites:
-                results = inplace_cross_entropy(NAMESPACES[STATE.choice.source]).record(
+                results = inplace_cross_entropy(NAMESPACES[STATE.kernels.source]).record(
                     x, target, weight, *constants
                 )
             else:
@@ -319,5 +319,5 @@ def bce_with_logits(
         return F.binary_cross_entropy_with_logits(
             x, target, weight, pos_weight=pos_weight, reduction=REDUCTIONS[reduction]
         )
-    loss: Tensor = apply(STATE.choice.functions[kernel], records, x, *others, reduction)
+    loss: Tensor = apply(STATE.kernels.functions[kernel], records, x, *others, reduction)
     return loss
