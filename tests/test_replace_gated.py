@@ -35,6 +35,33 @@ def test_gates_of_torch(act):
     torch.testing.assert_close(mlp(x.double()), want, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("act", "op"),
+    [
+        (fastact.nn.SiLU(), "silu_mul"),
+        (fastact.nn.ReLU(), "relu_mul"),
+        (fastact.nn.GELU(), "gelu_mul"),
+        (fastact.nn.GELU("tanh"), "gelu_mul, tanh"),
+    ],
+    ids=repr,
+)
+def test_gates_of_fastact(act, op):
+    mlp = LlamaMLP(Config())
+    mlp.act_fn = act
+    report = fastact.replace(mlp)
+    assert [(r.was, r.now) for r in report.replaced] == [("LlamaMLP", f"fastact.functional.{op}")]
+    assert fused(mlp, torch.randn(3, 8))
+
+    class Other(type(act)):
+        def forward(self, input):
+            return super().forward(input) + 1
+
+    mlp.act_fn = Other()  # which is called, as it is seen at each call
+    assert not fused(mlp, torch.randn(3, 8))
+    fastact.restore(mlp)
+    assert fastact.replace(mlp).left[0].why == f"no gated op for {Other.__qualname__}"
+
+
 @pytest.mark.parametrize("act", ["mish", "quick_gelu", "tanh", "linear", "gelu_fast"])
 def test_no_such_gate(act):
     mlp = LlamaMLP(Config(act))

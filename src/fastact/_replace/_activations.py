@@ -20,7 +20,7 @@ from .. import _originals
 from .. import functional as F
 from .. import nn as ours
 from ._source import says
-from ._swap import KINDS, Kind
+from ._swap import KINDS, OWN_GATES, Kind
 
 # --------------------------------------------------------------------------------------------------
 # torch.nn
@@ -50,6 +50,7 @@ for _name in ours.__all__:
             gate=_GATES.get(_name),
             namespace=_PLAIN if _name == "CrossEntropyLoss" else {},
         )
+OWN_GATES |= {getattr(ours, _name): gate for _name, gate in _GATES.items()}
 
 
 # --------------------------------------------------------------------------------------------------

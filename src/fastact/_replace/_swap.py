@@ -35,6 +35,7 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {}
+OWN_GATES: dict[type, str | property] = {}  # as Kind.gate, of classes that need no swap
 
 
 class Swapped:
@@ -104,14 +105,19 @@ def _revive(original: type, kind: str) -> Any:
 
 
 def gate_of(act: object) -> str | None:
-    """The op by which an activation gates, if it is a swapped one that does."""
+    """The op by which an activation gates, if it is a swapped one that does, or one of our own."""
+    if type(act) in OWN_GATES:
+        return _told(OWN_GATES[type(act)], act)
     gate: str | None = getattr(act, "_fastact_gate", None)
     return gate
 
 
 def gate_once_swapped(module: Module, kind: str) -> str | None:
     """What ``gate_of`` will say of a module that is not swapped yet."""
-    gate = KINDS[kind].gate
+    return _told(KINDS[kind].gate, module)
+
+
+def _told(gate: str | property | None, module: object) -> str | None:
     if isinstance(gate, property):
         found: str | None = gate.fget(module) if gate.fget else None
         return found
