@@ -164,19 +164,17 @@ void sum_up_rows(G& group, const void* logits, const Used& used, Lanes<typename 
       sums[r].rise(z[r], n, [] {});
     });
     // What is next in memory, of these rows or of the next group's, comes while exponentials are
-    // computed: looking for the maximum leaves no time for it. 16 bits are half as much, and gain
-    // nothing.
+    // computed: looking for the maximum leaves no time for it.
     const int64_t to_next =
         stretch_from(first + n) > 0 ? n : group.at(logits, group.count, 0) - group.at(logits, 0, first);
     each([&](int r) {
       for (int64_t part = 0, size; part < n; part += size) {
         size = group.part_from(first + part);
         const T* from = z[r] + part;
+        const auto* stored = group.at(logits, first + part);
         sums[r].add_terms(
             from, size,
-            [&](int64_t j) __attribute__((always_inline)) {
-              if constexpr (!G::is_short) prefetch_step(from + to_next + j);
-            },
+            [&](int64_t j) __attribute__((always_inline)) { prefetch_step(stored + to_next + j); },
             [&](int64_t j, T e) __attribute__((always_inline)) {
               if constexpr (keeps) kept[r][part + j] = e;
             });
