@@ -9,7 +9,9 @@ imported where it is asked for, or the compiled library is not there.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
+import mmap
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +27,12 @@ from ._pointwise import PointwiseFamily, empty_like, gate_and_up
 from ._registry import DTYPES
 
 _NAMESPACE = NAMESPACES["numba"]
+
+_HUGE = 2 << 20  # bytes of a huge page
+_advise: Any = None
+if hasattr(mmap, "MADV_HUGEPAGE"):
+    _advise = ctypes.CDLL(None).madvise
+    _advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 # Elements below which a second thread costs more than it brings.
 _GRAIN = 32768
@@ -89,6 +97,16 @@ def _run_all(parts: list[Callable[[], Any]]) -> None:
             other.result()
     if errors:
         raise errors[0]
+
+
+def fresh(t: Tensor) -> Tensor:
+    """A new output, which the system is asked to give huge pages: as csrc/torch/allocate.cpp."""
+    size = t.numel() * t.element_size()
+    if size >= 4 << 20 and _advise is not None:
+        begin, end = -(-t.data_ptr() // _HUGE) * _HUGE, (t.data_ptr() + size) // _HUGE * _HUGE
+        if begin < end:
+            _advise(begin, end - begin, mmap.MADV_HUGEPAGE)
+    return t
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
@@ -156,20 +174,20 @@ def _kernels(family: PointwiseFamily) -> tuple[Callable[..., Any], ...]:
 
     def forward(*args: Any) -> Tensor:
         constants = args[n:]
-        y = empty_like(family.like(*args))
+        y = fresh(empty_like(family.like(*args)))
         run(0, operands(args[:n], constants), (y,), constants)
         return y
 
     def backward(grad: Tensor, *args: Any) -> Any:
         saved, constants = args[:n], args[n:]
-        grads = tuple(empty_like(t) for t in saved)
+        grads = tuple(fresh(empty_like(t)) for t in saved)
         run(1, (grad, *operands(saved, constants)), operands(grads, constants), constants)
         return grads if n > 1 else grads[0]
 
     def double_backward(*args: Any) -> tuple[Tensor, ...]:
         v, grad, saved, constants = args[:n], args[n], args[n + 1 : 2 * n + 1], args[2 * n + 1 :]
-        grad_grad = empty_like(family.like(*saved, *constants))
-        grads = tuple(empty_like(t) for t in saved)
+        grad_grad = fresh(empty_like(family.like(*saved, *constants)))
+        grads = tuple(fresh(empty_like(t)) for t in saved)
         inputs = (*operands(v, constants), grad, *operands(saved, constants))
         run(2, inputs, (grad_grad, *operands(grads, constants)), constants)
         return grad_grad, *grads

@@ -15,12 +15,12 @@ from ._numba_vocabulary import vocabulary
 expm1 = vocabulary(double=True).expm1
 LIMIT = -745.13  # below, exp rounds to 0
 
-# `number` has what each row keeps and gives, 0 at first, in this order:
-MAX, REST, MASS, MEAN, LOSS, LSE, ENTROPY, WEIGHT, NUMBERS = range(9)
-KEPT = LOSS  # of them, for the derivatives
+# Of each row `results` has these, and `stats` what its derivatives need: the maximum, the rest of
+# the sum, the mass where there is one, and last the mean where the entropy is asked for.
+LOSS, WEIGHT, LSE, ENTROPY, RESULTS = range(5)
 # `given` has the gradients of loss, lse, entropy. options: ignore_index, label_smoothing, z_loss,
-# softcap; whether the logits are normalized already, targets indices, weights given, and the
-# entropy is asked for.
+# softcap; whether the logits are normalized already, targets indices, weights given, coefficients
+# other than the target's there (has_mass), and the entropy is asked for.
 
 
 @inline
@@ -30,18 +30,30 @@ def _coefficient(j: int, q: float, weight: Any, smoothing: float, n: int, weight
     return a * weight[j] if weighted else a
 
 
+@inline
+def _kept(stats: Any, r: int, has_mass: bool, entropy: bool) -> Any:
+    """The maximum, the rest, the mass and the mean."""
+    mass = np.float64(stats[2, r]) if has_mass else 0.0
+    mean = np.float64(stats[stats.shape[0] - 1, r]) if entropy else 0.0
+    return np.float64(stats[0, r]), np.float64(stats[1, r]), mass, mean
+
+
 @kernel
 def cross_entropy_forward(
-    x: Any, target: Any, q: Any, weight: Any, number: Any, options: Any, rows: Any,
+    x: Any, target: Any, q: Any, weight: Any, results: Any, stats: Any, options: Any, rows: Any,
     begin: int, end: int,
 ) -> None:  # fmt: skip
-    ignore_index, smoothing, z_loss, softcap, normalized, indexed, weighted, entropy = options
+    ignore_index, smoothing, z_loss, softcap, normalized, indexed, weighted, has_mass, entropy = (
+        options
+    )
     _, n, inner = rows
     gathered = softcap > 0.0 or inner > 1  # what is not to be read as it lies
     z = np.empty(n if gathered else 1, np.float64)
     for r in range(begin, end):
         start = r // inner * n * inner + r % inner
         if indexed and target[r] == ignore_index:
+            results[:, r] = 0.0
+            stats[:, r] = 0.0
             continue
         top, rest, mass, mean, dot = 0.0, 0.0, 0.0, 0.0, 0.0
         if not normalized:
@@ -50,13 +62,13 @@ def cross_entropy_forward(
                 top, rest = sums(z)
             else:
                 top, rest = sums(x[start : start + n])
-        if entropy or smoothing > 0.0 or not indexed:
+        if entropy or has_mass:
             for j in range(n):
                 at = start + j * inner
                 d = logit(x[at], softcap) - top
                 if entropy:
                     mean += exp(d) * (LIMIT if d < LIMIT else d)
-                if smoothing > 0.0 or not indexed:
+                if has_mass:
                     a = _coefficient(
                         j, 0.0 if indexed else load(q[at]), weight, smoothing, n, weighted
                     )
@@ -66,15 +78,19 @@ def cross_entropy_forward(
         lse = top + log_sum
         mean /= 1.0 + rest
         loss = mass * log_sum - dot + z_loss * lse * lse
-        number[WEIGHT, r] = 1.0
+        w = 1.0
         if indexed:
             own = logit(x[start + target[r] * inner], softcap)
-            w = weight[target[r]] if weighted else 1.0
+            if weighted:
+                w = weight[target[r]]
             loss += (1.0 - smoothing) * w * (log_sum + (top - own))
-            number[WEIGHT, r] = w
-        number[MAX, r], number[REST, r], number[MASS, r] = top, rest, mass
-        number[MEAN, r], number[LOSS, r], number[LSE, r] = mean, loss, lse
-        number[ENTROPY, r] = log_sum - mean
+        results[LOSS, r], results[WEIGHT, r] = loss, w
+        results[LSE, r], results[ENTROPY, r] = lse, log_sum - mean
+        stats[0, r], stats[1, r] = top, rest
+        if has_mass:
+            stats[2, r] = mass
+        if entropy:
+            stats[stats.shape[0] - 1, r] = mean
 
 
 @part(CONTRACT)
@@ -105,24 +121,26 @@ def _by_z(d: float, rest: float, u: float, kappa: float, h: float, mean: float, 
 
 @inline
 def _of_row(
-    r: int, target: Any, weight: Any, number: Any, given: Any, smoothing: float, z_loss: float,
-    indexed: bool, weighted: bool,
+    r: int, target: Any, weight: Any, given: Any, top: float, rest: float, mass: float,
+    smoothing: float, z_loss: float, indexed: bool, weighted: bool,
 ) -> Any:  # fmt: skip
     """The target, its class weight and coefficient, log-sum-exp, and what p is multiplied by."""
     label = target[r] if indexed else 0
     w = weight[label] if indexed and weighted else 1.0
     own = (1.0 - smoothing) * w if indexed else 0.0
     u, lse_grad = given[0, r], given[1, r]
-    lse = number[MAX, r] + math.log1p(number[REST, r])
-    return label, w, own, lse, u * (own + number[MASS, r]) + lse_grad + 2.0 * z_loss * u * lse
+    lse = top + math.log1p(rest)
+    return label, w, own, lse, u * (own + mass) + lse_grad + 2.0 * z_loss * u * lse
 
 
 @kernel
 def cross_entropy_backward(
-    x: Any, target: Any, q: Any, weight: Any, number: Any, given: Any, grad: Any, options: Any,
+    x: Any, target: Any, q: Any, weight: Any, stats: Any, given: Any, grad: Any, options: Any,
     rows: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
-    ignore_index, smoothing, z_loss, softcap, normalized, indexed, weighted, _ = options
+    ignore_index, smoothing, z_loss, softcap, normalized, indexed, weighted, has_mass, entropy = (
+        options
+    )
     _, n, inner = rows
     for r in range(begin, end):
         start = r // inner * n * inner + r % inner
@@ -133,9 +151,9 @@ def cross_entropy_backward(
             if ignored:
                 continue
         u, h = given[0, r], given[2, r]
-        top, rest, mean = number[MAX, r], number[REST, r], number[MEAN, r]
+        top, rest, mass, mean = _kept(stats, r, has_mass, entropy)
         label, w, own, _, kappa = _of_row(
-            r, target, weight, number, given, smoothing, z_loss, indexed, weighted
+            r, target, weight, given, top, rest, mass, smoothing, z_loss, indexed, weighted
         )
         place = start + label * inner
         if normalized:
@@ -155,7 +173,7 @@ def cross_entropy_backward(
                 slope = cap_slope(load(x[at]), softcap) if softcap > 0.0 else 1.0
                 d = logit(x[at], softcap) - top
                 a = 0.0
-                if smoothing > 0.0 or not indexed:
+                if has_mass:
                     a = _coefficient(
                         j, 0.0 if indexed else load(q[at]), weight, smoothing, n, weighted
                     )
@@ -167,10 +185,10 @@ def cross_entropy_backward(
 
 @kernel
 def cross_entropy_double_backward(
-    v: Any, x: Any, target: Any, q: Any, weight: Any, number: Any, given: Any, by_given: Any,
+    v: Any, x: Any, target: Any, q: Any, weight: Any, stats: Any, given: Any, by_given: Any,
     grad: Any, with_grad: bool, options: Any, rows: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
-    ignore_index, smoothing, z_loss, softcap, _, indexed, weighted, _ = options
+    ignore_index, smoothing, z_loss, softcap, _, indexed, weighted, has_mass, entropy = options
     _, n, inner = rows
     for r in range(begin, end):
         start = r // inner * n * inner + r % inner
@@ -180,11 +198,10 @@ def cross_entropy_double_backward(
                     grad[start + j * inner] = store(grad[start + j * inner], 0.0)
             continue
         u, h = given[0, r], given[2, r]
-        top, rest, mean = number[MAX, r], number[REST, r], number[MEAN, r]
+        top, rest, mass, mean = _kept(stats, r, has_mass, entropy)
         label, w, own, lse, kappa = _of_row(
-            r, target, weight, number, given, smoothing, z_loss, indexed, weighted
+            r, target, weight, given, top, rest, mass, smoothing, z_loss, indexed, weighted
         )
-        mass = number[MASS, r]
         # y = v dz/dx, counted from its value at the target: the loss depends on differences only.
         origin = 0.0
         if indexed:
@@ -199,7 +216,7 @@ def cross_entropy_double_backward(
             p = exp(d) / (1.0 + rest)
             y_mean += 0.0 if p == 0.0 else p * y
             covariance += 0.0 if p == 0.0 else p * (d - mean) * y
-            if smoothing > 0.0 or not indexed:
+            if has_mass:
                 a = _coefficient(j, 0.0 if indexed else load(q[at]), weight, smoothing, n, weighted)
                 dot += a * y
         by_lse = y_mean + origin
@@ -220,7 +237,7 @@ def cross_entropy_double_backward(
             g = 0.0 if p == 0.0 else p * g
             if softcap > 0.0:
                 a = 0.0
-                if smoothing > 0.0 or not indexed:
+                if has_mass:
                     a = _coefficient(
                         j, 0.0 if indexed else load(q[at]), weight, smoothing, n, weighted
                     )

@@ -14,7 +14,7 @@ from . import _numba
 from ._compositions import MEAN, NONE, class_dim, compute_dtype
 from ._library import NAMESPACES, library
 from ._losses import _logits_like, _row_sizes
-from ._numba import array, run_parts
+from ._numba import array, fresh, run_parts
 from ._numba_operands import Rows, check, require
 from ._pointwise import empty_like
 
@@ -26,18 +26,21 @@ _NO_LABELS = np.empty(0, np.int64)
 # Modules that import Numba.
 
 
+@cache
 def _softmax_kernels() -> Any:
     from . import _numba_rows
 
     return _numba_rows
 
 
+@cache
 def _kernels() -> Any:
     from . import _numba_cross_entropy
 
     return _numba_cross_entropy
 
 
+@cache
 def _bce_kernels() -> Any:
     from . import _numba_bce
 
@@ -55,7 +58,7 @@ def _softmax(log: bool) -> tuple[Callable[..., Any], ...]:
         check(op, *inputs)
         x = inputs[-1]
         require(0 <= dim < max(x.dim(), 1), op, f"a dimension of {tuple(x.shape)}, got {dim}")
-        results = [x.new_empty(x.shape) for _ in range(outputs)]
+        results = [fresh(x.new_empty(x.shape)) for _ in range(outputs)]
         rows = Rows(x.contiguous(), dim)
         if x.numel():
             operands = (rows.of(t) for t in (*(t.contiguous() for t in inputs), *results))
@@ -91,17 +94,17 @@ class _Problem:
         labels, q = _NO_LABELS, x.new_empty(0)
         if self.indexed:
             labels = target.contiguous().view(-1).numpy()
-            wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
             require(
                 target.dtype is torch.int64 and labels.size == self.rows.count,
                 "cross_entropy", "an int64 target for each row",
             )  # fmt: skip
-            if wrong.any():
-                row = int(wrong.argmax())
-                raise RuntimeError(
-                    f"fastact_numba::cross_entropy: target {labels[row]} at row {row} is out of "
-                    f"bounds for {classes} classes"
-                )
+            if labels.size and (labels.min() < 0 or labels.max() >= classes):
+                wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+                for row in np.flatnonzero(wrong)[:1]:
+                    raise RuntimeError(
+                        f"fastact_numba::cross_entropy: target {labels[row]} at row {row} is out "
+                        f"of bounds for {classes} classes"
+                    )
         else:
             check("cross_entropy", x, target)
             q = target
@@ -114,14 +117,20 @@ class _Problem:
         self.operands = (self.rows.of(x), labels, probabilities, weights)
         self.options = (
             ignore_index, float(smoothing), float(z_loss), float(softcap), normalized,
-            self.indexed, weight is not None, entropy,
+            self.indexed, weight is not None, self.has_mass, entropy,
         )  # fmt: skip
 
-    def forward(self) -> Any:
+    def forward(self) -> tuple[Any, Tensor]:
+        """The results of each row, and what its derivatives need."""
         k = _kernels()
-        number = np.zeros((k.NUMBERS, self.rows.count))
-        self.rows.run(k.cross_entropy_forward, *self.operands, number, self.options)
-        return number
+        results = np.empty((k.RESULTS, self.rows.count))
+        stats = self.x.new_empty(self.stats_shape(), dtype=self.compute)
+        self.rows.run(k.cross_entropy_forward, *self.operands, results, stats.numpy(), self.options)
+        return results, stats
+
+    def stats_shape(self) -> tuple[int, int]:
+        """The maximum and the rest of the sum, and the mass and the mean where there are any."""
+        return 2 + self.has_mass + self.entropy, self.rows.count
 
     def shaped(self, row: Any) -> Tensor:
         """Numbers of each row, in shape and dtype of the results."""
@@ -138,22 +147,13 @@ class _Problem:
             loss = torch.tensor(mean, dtype=self.compute)
         return loss if full_precision else loss.to(self.x.dtype)
 
-    def planes(self) -> list[int]:
-        """Which numbers backward needs."""
-        k = _kernels()
-        return [k.MAX, k.REST, *([k.MASS] if self.has_mass else []),
-                *([k.MEAN] if self.entropy else [])]  # fmt: skip
-
     def kept(self, stats: Tensor) -> Any:
-        k = _kernels()
-        number = np.zeros((k.KEPT, self.rows.count))
-        planes = self.planes()
+        """What the forward pass kept, as the kernels take it."""
         require(
-            stats.shape == (len(planes), self.rows.count) and stats.dtype is self.compute,
+            stats.shape == self.stats_shape() and stats.dtype is self.compute,
             "cross_entropy", "the stats of its forward",
         )  # fmt: skip
-        number[planes] = stats.numpy()
-        return number
+        return stats.contiguous().numpy()
 
     def given(self, grads: tuple[Tensor | None, ...], total: Tensor, reduction: int) -> Any:
         """The gradients of each row's results."""
@@ -171,27 +171,29 @@ class _Problem:
             given[i] = grad.double().reshape(-1).numpy()
         return given
 
-    def backward(self, number: Any, given: Any, grad: Tensor) -> None:
+    def backward(self, stats: Any, given: Any, grad: Tensor) -> None:
         target = grad
         if grad.numel():
             # Where the result lies otherwise than x, by way of a tensor that does not.
             place = self.rows.of(grad)
             same = place.ctypes.data == grad.data_ptr()
             target = grad if same else _logits_like(self.rows.like)
-        operands = (*self.operands, number, given, self.rows.of(target), self.options)
+        operands = (*self.operands, stats, given, self.rows.of(target), self.options)
         self.rows.run(_kernels().cross_entropy_backward, *operands)
         if target is not grad:
             grad.copy_(target)
 
 
 # NumPy's sums are taken in one order, whatever the number of threads.
-def _loss(problem: _Problem, reduction: int, full_precision: bool) -> tuple[Tensor, Tensor, Any]:
-    """The loss, the sum of the weights, and the numbers of the rows."""
+def _loss(
+    problem: _Problem, reduction: int, full_precision: bool
+) -> tuple[Tensor, Tensor, Any, Tensor]:
+    """The loss, the sum of the weights, the results of the rows, and what is kept of them."""
     k = _kernels()
-    number = problem.forward()
-    weight_sum = number[k.WEIGHT].sum()
-    loss = problem.reduced(number[k.LOSS], weight_sum, reduction, full_precision)
-    return loss, torch.tensor(weight_sum, dtype=problem.compute), number
+    results, stats = problem.forward()
+    weight_sum = results[k.WEIGHT].sum()
+    loss = problem.reduced(results[k.LOSS], weight_sum, reduction, full_precision)
+    return loss, torch.tensor(weight_sum, dtype=problem.compute), results, stats
 
 
 def _cross_entropy_forward(
@@ -201,11 +203,11 @@ def _cross_entropy_forward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     k = _kernels()
     p = _Problem(x, target, weight, ignore_index, smoothing, z_loss, softcap, with_entropy)
-    loss, total, number = _loss(p, reduction, full_precision)
+    loss, total, results, stats = _loss(p, reduction, full_precision)
     nothing = x.new_empty(0, dtype=p.compute)
-    lse = p.shaped(number[k.LSE]) if with_lse else nothing
-    entropy = p.shaped(number[k.ENTROPY]) if with_entropy else nothing.clone()
-    return loss, lse, entropy, torch.from_numpy(number[p.planes()]).to(p.compute), total
+    lse = p.shaped(results[k.LSE]) if with_lse else nothing
+    entropy = p.shaped(results[k.ENTROPY]) if with_entropy else nothing.clone()
+    return loss, lse, entropy, stats, total
 
 
 def _derivative(
@@ -218,26 +220,26 @@ def _derivative(
 
 
 def _cross_entropy_backward(*args: Any) -> Tensor:
-    p, number, given, x = _derivative(args)
-    grad = _logits_like(x)
-    p.backward(number, given, grad)
+    p, stats, given, x = _derivative(args)
+    grad = fresh(_logits_like(x))
+    p.backward(stats, given, grad)
     return grad
 
 
 def _cross_entropy_backward_(*args: Any) -> None:
-    p, number, given, x = _derivative(args)
-    p.backward(number, given, x)
+    p, stats, given, x = _derivative(args)
+    p.backward(stats, given, x)
 
 
 def _cross_entropy_double_backward(v: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    p, number, given, x = _derivative(args)
+    p, stats, given, x = _derivative(args)
     check("cross_entropy", x, v)
     reduction, full_precision, with_lse = args[8], args[13], args[14]
     any_grad = any(grad is not None for grad in args[:3])
-    grad = _logits_like(p.rows.like) if any_grad else x.new_empty(0)
+    grad = fresh(_logits_like(p.rows.like)) if any_grad else x.new_empty(0)
     by_given = np.zeros((4, p.rows.count))
     p.rows.run(
-        _kernels().cross_entropy_double_backward, p.rows.of(v), *p.operands, number, given,
+        _kernels().cross_entropy_double_backward, p.rows.of(v), *p.operands, stats, given,
         by_given, p.rows.of(grad) if any_grad else array(grad), any_grad, p.options,
     )  # fmt: skip
     nothing = x.new_empty(0, dtype=p.compute)
@@ -256,10 +258,8 @@ def _cross_entropy_double_backward(v: Tensor, *args: Any) -> tuple[Tensor, ...]:
 def _nll_forward(
     x: Tensor, target: Tensor, weight: Tensor | None, reduction: int, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
-    loss, total, _ = _loss(
-        _Problem(x, target, weight, ignore_index, normalized=True), reduction, False
-    )
-    return loss, total
+    problem = _Problem(x, target, weight, ignore_index, normalized=True)
+    return _loss(problem, reduction, False)[:2]
 
 
 def _nll_backward(
@@ -267,9 +267,9 @@ def _nll_backward(
     ignore_index: int,
 ) -> Tensor:  # fmt: skip
     p = _Problem(x, target, weight, ignore_index, normalized=True)
-    result = _logits_like(x)
-    number = np.zeros((_kernels().KEPT, p.rows.count))
-    p.backward(number, p.given((grad,), total, reduction), result)
+    result = fresh(_logits_like(x))
+    stats = np.zeros(p.stats_shape())
+    p.backward(stats, p.given((grad,), total, reduction), result)
     return result
 
 

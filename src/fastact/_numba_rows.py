@@ -16,7 +16,12 @@ from numba.extending import overload
 
 from ._numba_jit import CONTRACT, inline, kernel, part
 from ._numba_storage import OPTIONS, load, order, ordered, rounded, store
-from ._numba_vocabulary import UNLIFT_SINGLE, exp_lifted_single, vocabulary
+from ._numba_vocabulary import (
+    UNLIFT_SINGLE,
+    exp_lifted_short,
+    exp_lifted_single,
+    vocabulary,
+)
 
 exp, tanh = vocabulary(double=True).exp, vocabulary(double=True).tanh
 _short_exp = vocabulary(double=False).exp
@@ -59,7 +64,9 @@ def _compute(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
 def _exp_lifted(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
     if like == types.float64:
         return lambda like, x: exp(x)  # noqa: ARG005
-    return lambda like, x: exp_lifted_single(np.float32(x))  # noqa: ARG005
+    if like == types.float32:
+        return lambda like, x: exp_lifted_single(np.float32(x))  # noqa: ARG005
+    return lambda like, x: exp_lifted_short(np.float32(x))  # noqa: ARG005
 
 
 @overload(unlift, jit_options=OPTIONS)

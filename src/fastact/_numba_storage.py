@@ -43,17 +43,28 @@ def ordered(like: Any, k: Any) -> Any:
 def _order(x):  # type: ignore[no-untyped-def]
     if x == types.float64:
         return lambda x: _flip_double(np.float64(x).view(np.int64))
-    return lambda x: _flip_single(np.float32(load(x)).view(np.int32))
+    if x == types.float32:
+        return lambda x: _flip_single(np.float32(x).view(np.int32))
+    return lambda x: _flip_half(np.int16(x))
 
 
 @overload(ordered, jit_options=OPTIONS)
 def _ordered(like, k):  # type: ignore[no-untyped-def]  # noqa: ARG001
     if like == types.float64:
         return lambda like, k: np.int64(_flip_double(k)).view(np.float64)  # noqa: ARG005
-    return lambda like, k: np.float64(np.int32(_flip_single(k)).view(np.float32))  # noqa: ARG005
+    if like == types.float32:
+        return lambda like, k: np.float64(np.int32(_flip_single(k)).view(np.float32))  # noqa: ARG005
+    if like == types.uint16:
+        return lambda like, k: load(np.uint16(_flip_half(k)))  # noqa: ARG005
+    return lambda like, k: load(np.int16(_flip_half(k)))  # noqa: ARG005
 
 
 # The bits of a negative float grow with its magnitude.
+@inline
+def _flip_half(b: Any) -> Any:
+    return np.int16(b ^ (b >> np.int16(15) & np.int16(0x7FFF)))
+
+
 @inline
 def _flip_single(b: Any) -> Any:
     return np.int32(b ^ (b >> 31 & np.int32(0x7FFFFFFF)))
