@@ -79,9 +79,16 @@ def test_another_thread_chooses_torch_meanwhile(module, last_question, monkeypat
     x = torch.randn(4, 6, requires_grad=True)
     target = torch.tensor([1, 0, 4, 2])
     calls = {
-        _dispatch: [lambda: F.gelu(x), lambda: F.silu_mul(x, x), lambda: F.glu(x)],
+        _dispatch: [
+            lambda: F.gelu(x),
+            lambda: F.relu(x * 1, inplace=True),
+            lambda: F.silu_mul(x, x),
+            lambda: F.swiglu(x),
+        ],
         _loss_dispatch: [
             lambda: F.softmax(x, 1),
+            lambda: F.nll_loss(x, target),
+            lambda: F.binary_cross_entropy_with_logits(x, x.detach()),
             lambda: F.cross_entropy(x, target),
             lambda: F.cross_entropy(x * 1, target, inplace_backward=True),
         ],

@@ -32,7 +32,7 @@ LEFT_OUT = {
     },
     test_cross_entropy_inplace: {
         "test_registered_op",  # of the namespace fastact; below
-        "test_peak_memory",  # of the compiled kernels: these keep nine doubles for each row
+        "test_peak_memory",  # of the compiled kernels: these keep four doubles for each row
     },
 }  # fmt: skip
 

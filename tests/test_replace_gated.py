@@ -51,6 +51,9 @@ def test_gates_of_fastact(act, op):
     report = fastact.replace(mlp)
     assert [(r.was, r.now) for r in report.replaced] == [("LlamaMLP", f"fastact.functional.{op}")]
     assert fused(mlp, torch.randn(3, 8))
+    x = torch.randn(3, 8)
+    compiled = torch.compile(mlp, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), mlp(x))
 
     class Other(type(act)):
         def forward(self, input):

@@ -150,9 +150,9 @@ class _State:
         self.use(choice)
 
     def use(self, choice: Choice) -> None:
-        self.choice = choice
         if choice.functions:
             self.kernels = choice
+        self.choice = choice
         vars(LEAST).update(choice.least)
 
 

@@ -246,14 +246,14 @@ def cross_entropy(
     if ours and (probabilities or weight is not None):
         ours = not (may_be_tracked(target) or may_be_tracked(weight))
     if ours:
-        function = STATE.kernels.functions[op]
+        choice = STATE.kernels
         try:
             if overwrites:
-                results = inplace_cross_entropy(NAMESPACES[STATE.kernels.source]).record(
+                results = inplace_cross_entropy(NAMESPACES[choice.source]).record(
                     x, target, weight, *constants
                 )
             else:
-                results = apply(function, records, x, target, weight, *constants)
+                results = apply(choice.functions[op], records, x, target, weight, *constants)
         except RuntimeError:
             raise_for_target(op, x.shape[class_dim(x)], target, ignore_index)
             raise

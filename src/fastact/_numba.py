@@ -99,8 +99,8 @@ def _run_all(parts: list[Callable[[], Any]]) -> None:
         raise errors[0]
 
 
-def fresh(t: Tensor) -> Tensor:
-    """A new output, which the system is asked to give huge pages: as csrc/torch/allocate.cpp."""
+def advised(t: Tensor) -> Tensor:
+    """A new output, for which the system is asked for huge pages: as csrc/torch/allocate.cpp."""
     size = t.numel() * t.element_size()
     if size >= 4 << 20 and _advise is not None:
         begin, end = -(-t.data_ptr() // _HUGE) * _HUGE, (t.data_ptr() + size) // _HUGE * _HUGE
@@ -174,20 +174,20 @@ def _kernels(family: PointwiseFamily) -> tuple[Callable[..., Any], ...]:
 
     def forward(*args: Any) -> Tensor:
         constants = args[n:]
-        y = fresh(empty_like(family.like(*args)))
+        y = advised(empty_like(family.like(*args)))
         run(0, operands(args[:n], constants), (y,), constants)
         return y
 
     def backward(grad: Tensor, *args: Any) -> Any:
         saved, constants = args[:n], args[n:]
-        grads = tuple(fresh(empty_like(t)) for t in saved)
+        grads = tuple(advised(empty_like(t)) for t in saved)
         run(1, (grad, *operands(saved, constants)), operands(grads, constants), constants)
         return grads if n > 1 else grads[0]
 
     def double_backward(*args: Any) -> tuple[Tensor, ...]:
         v, grad, saved, constants = args[:n], args[n], args[n + 1 : 2 * n + 1], args[2 * n + 1 :]
-        grad_grad = fresh(empty_like(family.like(*saved, *constants)))
-        grads = tuple(fresh(empty_like(t)) for t in saved)
+        grad_grad = advised(empty_like(family.like(*saved, *constants)))
+        grads = tuple(advised(empty_like(t)) for t in saved)
         inputs = (*operands(v, constants), grad, *operands(saved, constants))
         run(2, inputs, (grad_grad, *operands(grads, constants)), constants)
         return grad_grad, *grads

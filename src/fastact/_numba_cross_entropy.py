@@ -164,7 +164,7 @@ def cross_entropy_backward(
         if indexed:
             own_slope = cap_slope(load(x[place]), softcap) if softcap > 0.0 else 1.0
             own_d = logit(x[place], softcap) - top
-        if softcap == 0.0 and h == 0.0 and smoothing == 0.0 and indexed and inner == 1:
+        if softcap == 0.0 and h == 0.0 and not has_mass and inner == 1:
             part = slice(start, start + n)
             _scaled_exponentials(x[part], grad[part], top, kappa / (1.0 + rest))
         else:

@@ -14,7 +14,7 @@ from . import _numba
 from ._compositions import MEAN, NONE, class_dim, compute_dtype
 from ._library import NAMESPACES, library
 from ._losses import _logits_like, _row_sizes
-from ._numba import array, fresh, run_parts
+from ._numba import advised, array, run_parts
 from ._numba_operands import Rows, check, require
 from ._pointwise import empty_like
 
@@ -58,7 +58,7 @@ def _softmax(log: bool) -> tuple[Callable[..., Any], ...]:
         check(op, *inputs)
         x = inputs[-1]
         require(0 <= dim < max(x.dim(), 1), op, f"a dimension of {tuple(x.shape)}, got {dim}")
-        results = [fresh(x.new_empty(x.shape)) for _ in range(outputs)]
+        results = [advised(x.new_empty(x.shape)) for _ in range(outputs)]
         rows = Rows(x.contiguous(), dim)
         if x.numel():
             operands = (rows.of(t) for t in (*(t.contiguous() for t in inputs), *results))
@@ -98,13 +98,13 @@ class _Problem:
                 target.dtype is torch.int64 and labels.size == self.rows.count,
                 "cross_entropy", "an int64 target for each row",
             )  # fmt: skip
-            if labels.size and (labels.min() < 0 or labels.max() >= classes):
-                wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
-                for row in np.flatnonzero(wrong)[:1]:
-                    raise RuntimeError(
-                        f"fastact_numba::cross_entropy: target {labels[row]} at row {row} is out "
-                        f"of bounds for {classes} classes"
-                    )
+            wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise RuntimeError(
+                    f"fastact_numba::cross_entropy: target {labels[row]} at row {row} is out of "
+                    f"bounds for {classes} classes"
+                )
         else:
             check("cross_entropy", x, target)
             q = target
@@ -221,7 +221,7 @@ def _derivative(
 
 def _cross_entropy_backward(*args: Any) -> Tensor:
     p, stats, given, x = _derivative(args)
-    grad = fresh(_logits_like(x))
+    grad = advised(_logits_like(x))
     p.backward(stats, given, grad)
     return grad
 
@@ -236,7 +236,7 @@ def _cross_entropy_double_backward(v: Tensor, *args: Any) -> tuple[Tensor, ...]:
     check("cross_entropy", x, v)
     reduction, full_precision, with_lse = args[8], args[13], args[14]
     any_grad = any(grad is not None for grad in args[:3])
-    grad = fresh(_logits_like(p.rows.like)) if any_grad else x.new_empty(0)
+    grad = advised(_logits_like(p.rows.like)) if any_grad else x.new_empty(0)
     by_given = np.zeros((4, p.rows.count))
     p.rows.run(
         _kernels().cross_entropy_double_backward, p.rows.of(v), *p.operands, stats, given,
@@ -267,8 +267,8 @@ def _nll_backward(
     ignore_index: int,
 ) -> Tensor:  # fmt: skip
     p = _Problem(x, target, weight, ignore_index, normalized=True)
-    result = fresh(_logits_like(x))
-    stats = np.zeros(p.stats_shape())
+    result = advised(_logits_like(x))
+    stats = x.new_zeros(p.stats_shape(), dtype=p.compute).numpy()
     p.backward(stats, p.given((grad,), total, reduction), result)
     return result
 
@@ -290,7 +290,7 @@ def _bce(
     """``others``: target, weight, pos_weight; ``vs``: what comes before x, the last a gradient."""
     op = "bce_with_logits"
     check(op, x, *(t for t in others if t is not None))
-    like = empty_like(x)
+    like = advised(empty_like(x)) if order > 0 else empty_like(x)
 
     def flat(t: Tensor | None) -> Any:
         if t is None:
@@ -331,7 +331,7 @@ def _bce(
     if order == 1:
         return like
     if reduction == NONE:
-        result = torch.empty_like(like)
+        result = advised(torch.empty_like(like))
         result.as_strided((n,), (1,)).copy_(rows)
     else:
         with np.errstate(all="ignore"):  # 0 / 0, of no element

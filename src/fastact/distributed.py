@@ -219,9 +219,9 @@ def _rows(
         target = targets.for_kernels()
     kernels: Kernels | Composed = Composed()
     if answers("cross_entropy", False, x, None, (target, weight)):
-        functions = STATE.kernels.functions
-        families = functions["cross_entropy"].family, functions["tanh"].family
-        kernels = Kernels(*families, in_double=STATE.kernels.source == "numba")
+        choice = STATE.kernels
+        families = choice.functions["cross_entropy"].family, choice.functions["tanh"].family
+        kernels = Kernels(*families, in_double=choice.source == "numba")
     uniform = options.label_smoothing / classes.to(compute_dtype(x.dtype))
     part = part_of(
         x, target, weight, classes, options.label_smoothing, options.softcap or 0.0,
