@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as TF
 from losses import describe, make, probabilities, targets, weights
-from support import errors
+from support import EMULATED, errors
 
 from fastact import functional as F
 
@@ -81,6 +81,7 @@ def test_no_larger_than_torchs(name, dtype, isa):
     """The worst over rows of a case, in ulp: of the loss, and of the gradient relative to each
     element's own terms, p and a, since their difference alone may be anything.
     """
+    on_cuda = EMULATED or torch.get_default_device().type == "cuda"
     for shape in SHAPES:
         x, target, options = CASES[name](shape, dtype)
         wide = {k: losses.doubled(v) for k, v in options.items()}
@@ -103,8 +104,9 @@ def test_no_larger_than_torchs(name, dtype, isa):
             best = 1.0 if dtype != torch.float32 else 4.0
             if name == "softcap" and dtype == torch.float32:
                 best = 8.0  # our tanh is 2.5 ulp, and losses are differences of capped logits
-            # Every coefficient a product that rounds; of few classes the gradients nearly cancel.
-            allowed = 1.5 * their if name == "weights, smoothing, ignored" else their
+            # The CUDA kernels round every coefficient, a product; of few classes the gradients
+            # nearly cancel.
+            allowed = 1.5 * their if on_cuda and name == "weights, smoothing, ignored" else their
             assert mine <= max(allowed, best), (
                 f"{name} {shape} {dtype} {kind}: {mine:.3g} ulp, torch's {their:.3g}"
             )

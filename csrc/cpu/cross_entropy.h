@@ -45,6 +45,7 @@ struct CrossEntropyGroup : Given<Compute<S>> {
   CrossEntropyGroup(const Given<T>& given, int64_t index) : Given<T>(given), group(args.rows, index) {}
 
   int64_t classes() const { return args.rows.classes; }
+  double exact_share() const { return 1 - args.label_smoothing; }
   // Whether coefficients other than that of the target's index exist.
   bool spread() const { return args.probabilities != nullptr || args.label_smoothing > 0; }
 
@@ -67,24 +68,33 @@ struct CrossEntropyGroup : Given<Compute<S>> {
                [this](T x) __attribute__((always_inline)) { return cap.slope(x); });
   }
 
-  // a_j without the target's index; 0 in padding.
-  void load_coefficients(Block<T>& a, int64_t first) const {
-    const T* w = static_cast<const T*>(args.weight);
-    const int64_t n = group.classes_from(first);
+  // a_j without the target's index, and before it is multiplied by its class weight.
+  void load_unweighted(Block<T>& a, int64_t first) const {
     if (args.probabilities)
       group.load(a, args.probabilities, first, T(0),
                  [this](T q) __attribute__((always_inline)) { return share * q + uniform; });
     else
       for (int k = 0; k < group.steps_from(first); ++k) fill(a[k], uniform);
+  }
+  // The class weights; 0 in padding.
+  void load_weights(Block<T>& weights, int64_t first) const {
+    const T* w = static_cast<const T*>(args.weight);
+    const int64_t n = group.classes_from(first);
     if constexpr (!lane_is_row) {
-      T* flat = &a[0][0];
-      if (w)
-        for (int64_t j = 0; j < n; ++j) flat[j] *= w[first + j];
+      T* flat = &weights[0][0];
+      for (int64_t j = 0; j < n; ++j) flat[j] = w ? w[first + j] : T(1);
       for (int64_t j = n; j < (n + lanes - 1) / lanes * lanes; ++j) flat[j] = T(0);
-    } else if (w) {
-      for (int64_t k = 0; k < n; ++k)
-        for (int l = 0; l < lanes; ++l) a[k][l] *= w[first + k];
+    } else {
+      for (int64_t k = 0; k < n; ++k) fill(weights[k], w ? w[first + k] : T(1));
     }
+  }
+  // a_j without the target's index; 0 in padding.
+  void load_coefficients(Block<T>& a, int64_t first) const {
+    alignas(64) Block<T> w;
+    load_unweighted(a, first);
+    load_weights(w, first);
+    for (int k = 0; k < group.steps_from(first); ++k)
+      for (int l = 0; l < lanes; ++l) a[k][l] *= w[k][l];
   }
 
   // The target of each row: its logit, its coefficient share * w, its class weight.
@@ -108,7 +118,7 @@ struct CrossEntropyGroup : Given<Compute<S>> {
         t.used[r] = t.index[r] != args.ignore_index;
         if (t.used[r]) {
           if (w) t.weight[r] = w[t.index[r]];
-          t.coefficient[r] = share * t.weight[r];
+          t.coefficient[r] = T(exact_share() * double(t.weight[r]));
           t.logit[r] = load(*group.at(args.logits, r, t.index[r]));
           if (args.softcap > 0) {
             t.slope[r] = cap.slope(t.logit[r]);
@@ -159,8 +169,9 @@ struct CrossEntropyGroup : Given<Compute<S>> {
     group.for_rows([&](int r) {
       row.inverse[r] = T(1) / (T(1) + row.rest[r]);
       row.lse[r] = row.max[r] + (z_loss == T(0) ? T(0) : log1p(row.rest[r]));
-      const RowGradient<T> gradient(row.u[r], q[r], row.target.coefficient[r], row.mass[r], row.rest[r],
-                                    row.lse[r], z_loss);
+      const double coefficient = args.target ? exact_share() * double(row.target.weight[r]) : 0.0;
+      const RowGradient<T> gradient(row.u[r], q[r], coefficient, row.mass[r], row.rest[r], row.lse[r],
+                                    z_loss);
       row.kappa[r] = gradient.kappa;
       row.factor[r] = gradient.factor;
     });
@@ -169,19 +180,22 @@ struct CrossEntropyGroup : Given<Compute<S>> {
   // grad_z of a block of logits, the target's index left out.
   void gradient(const Row& row, int64_t first, const Block<T>& z, Block<T>& grad) const {
     const int n = group.steps_from(first);
-    if (spread()) {
-      load_coefficients(grad, first);
-      for (int k = 0; k < n; ++k)
-        for (int l = 0; l < lanes; ++l) grad[k][l] *= -row.u[group.row(l)];
-    } else {
-      for (int k = 0; k < n; ++k) fill(grad[k], T(0));
-    }
     for (int k = 0; k < n; ++k)
-      for (int l = 0; l < lanes; ++l) {
-        const int r = group.row(l);
-        T e = exp_negative_lifted<G::is_short, false>(z[k][l] - row.max[r]);
-        grad[k][l] = fma(e, row.factor[r], grad[k][l]);
-      }
+      for (int l = 0; l < lanes; ++l)
+        grad[k][l] = exp_negative_lifted<G::is_short, false>(z[k][l] - row.max[group.row(l)]);
+    if (spread()) {
+      alignas(64) Block<T> a, w;
+      load_unweighted(a, first);
+      load_weights(w, first);
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) {
+          const int r = group.row(l);
+          grad[k][l] = minus_coefficient(grad[k][l], row.factor[r], row.u[r], a[k][l], w[k][l]);
+        }
+    } else {
+      for (int k = 0; k < n; ++k)
+        for (int l = 0; l < lanes; ++l) grad[k][l] *= row.factor[group.row(l)];
+    }
     if (args.grad_entropy)
       for (int k = 0; k < n; ++k)
         for (int l = 0; l < lanes; ++l) {
@@ -190,8 +204,22 @@ struct CrossEntropyGroup : Given<Compute<S>> {
         }
   }
 
-  // The whole of grad_z at the target, where p - 1 would cancel.
+  // The whole of grad_z at the target, where p - 1 would cancel. Where coefficients are spread, in
+  // double: it is the largest of its row, and made of more that rounds than the others.
   void target_gradient(const Row& row, PerRow& grad) const {
+    const double uniform_exact = args.label_smoothing / double(classes());
+    if (spread()) {
+      group.for_rows([&](int r) {
+        const double u = row.u[r], weight = row.target.weight[r], rest = row.rest[r];
+        const double of_others = row.kappa[r] - row.u[r] * (row.target.coefficient[r] + row.mass[r]);
+        const double coefficient = exact_share() * weight;
+        grad[r] = T(fastact::target_gradient<double>(
+            double(row.target.logit[r]) - double(row.max[r]), 1 / (1 + rest), rest, u,
+            u * (coefficient + double(row.mass[r])) + of_others, coefficient, uniform_exact * weight,
+            row.h[r], row.mean[r]));
+      });
+      return;
+    }
     group.for_rows([&](int r) {
       grad[r] = fastact::target_gradient(row.target.logit[r] - row.max[r], row.inverse[r], row.rest[r],
                                          row.u[r], row.kappa[r], row.target.coefficient[r],

@@ -42,16 +42,18 @@ struct RowGradient {
   T u, kappa;
   T factor;  // kappa / sum_j exp(z_j - max), unlifted: see exp_negative_lifted
 
-  FASTACT_FN RowGradient(T u, T q, T coefficient, T mass, T rest, T lse, T z_loss)
-      : u(u), kappa(u * (coefficient + mass) + q + T(2) * z_loss * u * lse) {
+  // The coefficient, that of the target's index, may be more exact than all else.
+  template <class C>
+  FASTACT_FN RowGradient(T u, T q, C coefficient, T mass, T rest, T lse, T z_loss)
+      : u(u), kappa(u * (T(coefficient) + mass) + q + T(2) * z_loss * u * lse) {
     // Every element of the row has this one's error: in double there is none. A GPU has little
     // arithmetic in double, and every thread of the row does this.
     if constexpr (has_exp2 && sizeof(T) == 4) {
-      factor = quotient_of_sum(u, coefficient, mass, kappa, rest) * SoftmaxConstants<T>::unlift;
+      factor = quotient_of_sum(u, T(coefficient), mass, kappa, rest) * SoftmaxConstants<T>::unlift;
       return;
     }
     double exact = double(u) * (double(coefficient) + double(mass));
-    exact += double(kappa - u * (coefficient + mass));
+    exact += double(kappa - u * (T(coefficient) + mass));
     factor = T(exact / (1.0 + double(rest))) * SoftmaxConstants<T>::unlift;
   }
 };
@@ -61,6 +63,14 @@ template <class T>
 FASTACT_FN T entropy_gradient(T d, T inverse, T h, T mean) {
   T p = exp_negative(d) * inverse;
   return h * p * (at_least(d, SoftmaxConstants<T>::limit) - mean);  // below the limit p is 0
+}
+
+// e factor - u a w: what is subtracted is exact, as the two nearly cancel where there are few classes.
+template <class T>
+FASTACT_FN T minus_coefficient(T e, T factor, T u, T a, T w) {
+  T aw = a * w, uaw = u * aw;
+  T low = fma(u, aw, -uaw) + u * fma(a, w, -aw);
+  return fma(e, factor, -uaw) - low;
 }
 
 // The whole of the gradient at the target, d = z - max there. `inverse` is 1 / (1 + rest).
