@@ -1,5 +1,6 @@
 """The Numba backend: a smaller selection, because each kernel is compiled at its first call."""
 
+import mmap
 import os
 import threading
 
@@ -222,6 +223,25 @@ def test_parts_run_in_parallel_and_their_errors_arrive(threads, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="of Linux")
+def test_large_outputs_are_asked_huge_pages_for(monkeypatch):
+    from fastact import _numba
+
+    asked = []
+    monkeypatch.setattr(_numba, "_advise", lambda *arguments: asked.append(arguments))
+    small, large = torch.randn(1000), torch.randn(3 << 20)  # of 12 MiB
+    y = F.silu(large)
+    ((begin, size, advice),) = asked
+    assert advice == mmap.MADV_HUGEPAGE
+    assert begin % (2 << 20) == size % (2 << 20) == 0
+    assert size >= 8 << 20
+    assert y.data_ptr() <= begin < begin + size <= y.data_ptr() + 4 * y.numel()
+    F.silu(small)
+    assert len(asked) == 1
+    monkeypatch.setattr(_numba, "_advise", None)  # another system
+    assert torch.equal(F.silu(large), y)
+
+
 def test_in_a_forked_child():
     """torch's threads are not there, and are not waited for."""
     code = """
