@@ -45,7 +45,6 @@ struct CrossEntropyGroup : Given<Compute<S>> {
   CrossEntropyGroup(const Given<T>& given, int64_t index) : Given<T>(given), group(args.rows, index) {}
 
   int64_t classes() const { return args.rows.classes; }
-  double exact_share() const { return 1 - args.label_smoothing; }
   // Whether coefficients other than that of the target's index exist.
   bool spread() const { return args.probabilities != nullptr || args.label_smoothing > 0; }
 
@@ -68,13 +67,19 @@ struct CrossEntropyGroup : Given<Compute<S>> {
                [this](T x) __attribute__((always_inline)) { return cap.slope(x); });
   }
 
-  // a_j without the target's index, and before it is multiplied by its class weight.
+  // a_j without the target's index, and before it is multiplied by its class weight; 0 in padding.
   void load_unweighted(Block<T>& a, int64_t first) const {
     if (args.probabilities)
       group.load(a, args.probabilities, first, T(0),
                  [this](T q) __attribute__((always_inline)) { return share * q + uniform; });
     else
       for (int k = 0; k < group.steps_from(first); ++k) fill(a[k], uniform);
+    if constexpr (!lane_is_row) fill_padding(a, first);
+  }
+  void fill_padding(Block<T>& block, int64_t first) const {
+    T* flat = &block[0][0];
+    for (int64_t j = group.classes_from(first); j < group.steps_from(first) * lanes; ++j)
+      flat[j] = T(0);
   }
   // The class weights; 0 in padding.
   void load_weights(Block<T>& weights, int64_t first) const {
@@ -83,15 +88,16 @@ struct CrossEntropyGroup : Given<Compute<S>> {
     if constexpr (!lane_is_row) {
       T* flat = &weights[0][0];
       for (int64_t j = 0; j < n; ++j) flat[j] = w ? w[first + j] : T(1);
-      for (int64_t j = n; j < (n + lanes - 1) / lanes * lanes; ++j) flat[j] = T(0);
+      fill_padding(weights, first);
     } else {
       for (int64_t k = 0; k < n; ++k) fill(weights[k], w ? w[first + k] : T(1));
     }
   }
   // a_j without the target's index; 0 in padding.
   void load_coefficients(Block<T>& a, int64_t first) const {
-    alignas(64) Block<T> w;
     load_unweighted(a, first);
+    if (!args.weight) return;
+    alignas(64) Block<T> w;
     load_weights(w, first);
     for (int k = 0; k < group.steps_from(first); ++k)
       for (int l = 0; l < lanes; ++l) a[k][l] *= w[k][l];
@@ -118,7 +124,7 @@ struct CrossEntropyGroup : Given<Compute<S>> {
         t.used[r] = t.index[r] != args.ignore_index;
         if (t.used[r]) {
           if (w) t.weight[r] = w[t.index[r]];
-          t.coefficient[r] = T(exact_share() * double(t.weight[r]));
+          t.coefficient[r] = T(exact_coefficient(t, r));
           t.logit[r] = load(*group.at(args.logits, r, t.index[r]));
           if (args.softcap > 0) {
             t.slope[r] = cap.slope(t.logit[r]);
@@ -128,6 +134,10 @@ struct CrossEntropyGroup : Given<Compute<S>> {
       }
       t.any |= t.used[r];
     });
+  }
+  // Its coefficient, which as a T is rounded.
+  double exact_coefficient(const Target& t, int r) const {
+    return (1 - args.label_smoothing) * double(t.weight[r]);
   }
   // Whether any row is, of those whose turn it is.
   bool is_used(const Target& t) const { return lane_is_row ? t.any : t.used[group.row(0)]; }
@@ -169,7 +179,7 @@ struct CrossEntropyGroup : Given<Compute<S>> {
     group.for_rows([&](int r) {
       row.inverse[r] = T(1) / (T(1) + row.rest[r]);
       row.lse[r] = row.max[r] + (z_loss == T(0) ? T(0) : log1p(row.rest[r]));
-      const double coefficient = args.target ? exact_share() * double(row.target.weight[r]) : 0.0;
+      const double coefficient = args.target ? exact_coefficient(row.target, r) : 0.0;
       const RowGradient<T> gradient(row.u[r], q[r], coefficient, row.mass[r], row.rest[r], row.lse[r],
                                     z_loss);
       row.kappa[r] = gradient.kappa;
@@ -212,7 +222,7 @@ struct CrossEntropyGroup : Given<Compute<S>> {
       group.for_rows([&](int r) {
         const double u = row.u[r], weight = row.target.weight[r], rest = row.rest[r];
         const double of_others = row.kappa[r] - row.u[r] * (row.target.coefficient[r] + row.mass[r]);
-        const double coefficient = exact_share() * weight;
+        const double coefficient = exact_coefficient(row.target, r);
         grad[r] = T(fastact::target_gradient<double>(
             double(row.target.logit[r]) - double(row.max[r]), 1 / (1 + rest), rest, u,
             u * (coefficient + double(row.mass[r])) + of_others, coefficient, uniform_exact * weight,
