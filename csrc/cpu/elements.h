@@ -101,21 +101,27 @@ FASTACT_FN void map(const BFloat16* const (&x)[ins], BFloat16* const (&y)[outs],
   map_each(last_x, last_y, 1, f);
 }
 
+// A block of each array in turn, a cache line at a time: what reads whole blocks of two arrays by turns
+// is fetched nothing ahead where their addresses differ by 64 MiB, among others (docs/design.md).
 template <int ins, int outs, class F>
 FASTACT_FN void map(const Half* const (&x)[ins], Half* const (&y)[outs], int64_t n, const F& f) {
 #if defined(__F16C__)
-  constexpr int64_t size = 256;
+  constexpr int64_t size = 256, line = 64 / sizeof(Half);
   alignas(64) float from[ins][size], to[outs][size];
   const float* in[ins];
   float* out[outs];
   for (int k = 0; k < ins; ++k) in[k] = from[k];
   for (int k = 0; k < outs; ++k) out[k] = to[k];
-  for (int64_t first = 0; first < n; first += size) {
-    const int64_t count = n - first < size ? n - first : size;
-    for (int k = 0; k < ins; ++k) widen(x[k] + first, from[k], count);
+  const auto take = [&](int64_t first, int64_t count, int64_t piece) __attribute__((always_inline)) {
+    for (int64_t i = 0; i < count; i += piece)
+      for (int k = 0; k < ins; ++k) widen(x[k] + first + i, from[k] + i, piece);
     map_each(in, out, count, f);
-    for (int k = 0; k < outs; ++k) narrow(to[k], y[k] + first, count);
-  }
+    for (int64_t i = 0; i < count; i += piece)
+      for (int k = 0; k < outs; ++k) narrow(to[k] + i, y[k] + first + i, piece);
+  };
+  int64_t first = 0;
+  for (; first + size <= n; first += size) take(first, size, line);
+  take(first, n - first, n - first);
 #else
   map_each(x, y, n, f);
 #endif
