@@ -3,7 +3,7 @@
     python tools/fit.py
 
 Polynomials interpolate at Chebyshev nodes, which is within a factor of two of the best. The
-rational for 1 / R(t) - t sqrt(2 pi), with R(t) = Phi(-t) exp(t^2/2), interpolates in double
+rational for 1 / (2 R(t)) - t sqrt(pi / 2), with R(t) = Phi(-t) exp(t^2/2), interpolates in double
 precision, and is made minimax by Lawson's iteration in single. Needs mpmath and numpy.
 """
 
@@ -52,14 +52,14 @@ def rational_interpolated(f: Callable, high: object, m: int, n: int) -> tuple[ob
 def rational_minimax(
     f: Callable, high: float, m: int, n: int, emphasis: float
 ) -> tuple[float, list, list]:
-    """(2 + t p(t)) / (1 + t q(t)) for 1 / R - t sqrt(2 pi); the error is relative to 1 / R.
+    """(1 + t p(t)) / (1 + t q(t)) for 1 / (2 R) - t sqrt(pi / 2); the error is relative to 1 / R.
 
     It is smaller where the kernels' roundings add up: by the emphasis below 0.4, by 3 below 2.5.
     """
     angle = np.pi * (np.arange(900) + 0.5) / 900
     t = high * ((1 + np.cos(angle)) / 2) ** 2
     y = np.array([float(f(mp.mpf(x))) for x in t])
-    whole = (y + t * float(mp.sqrt(2 * mp.pi))) / np.where(
+    whole = (y + t * float(mp.sqrt(mp.pi / 2))) / np.where(
         t < 0.4, emphasis, np.where(t < 2.5, min(emphasis, 3.0), 1.0)
     )
     weights, den, best = np.ones_like(t), np.ones_like(t), (np.inf, [], [])
@@ -68,10 +68,10 @@ def rational_minimax(
         a = np.stack(columns, 1) / (den * whole)[:, None]
         scale = np.abs(a).max(0)
         root = np.sqrt(weights)
-        right = (y - 2) / (den * whole) * root
+        right = (y - 1) / (den * whole) * root
         c = np.linalg.lstsq(a / scale * root[:, None], right, rcond=None)[0] / scale
         den = np.polyval(np.r_[1, c[m:]][::-1], t)
-        error = np.abs(np.polyval(np.r_[2, c[:m]][::-1], t) / den - y) / whole
+        error = np.abs(np.polyval(np.r_[1, c[:m]][::-1], t) / den - y) / whole
         if error.max() < best[0]:
             best = (error.max(), list(c[:m]), list(c[m:]))
         weights = weights * (error / error.max() + 1e-3)
@@ -93,7 +93,7 @@ def atanh_over(z: object) -> object:
 
 
 def mills_rest(t: object) -> object:
-    return 2 / (mp.erfc(t / mp.sqrt(2)) * mp.exp(t * t / 2)) - t * mp.sqrt(2 * mp.pi)
+    return 1 / (mp.erfc(t / mp.sqrt(2)) * mp.exp(t * t / 2)) - t * mp.sqrt(mp.pi / 2)
 
 
 if __name__ == "__main__":

@@ -42,42 +42,43 @@ struct SelfGated : Transcendental {
 };
 
 // F = Phi, the normal distribution function: Q(t) = exp(-t^2/2) R(t), S = exp(-t^2/2) (R - c t).
-// 1 / R = t / c + N(t) / D(t) with N / D ~ 1 / (c t): far out the roundings of N and D hardly count.
+// 1 / (2 R) = t / (2 c) + N(t) / D(t) with N / D ~ 1 / (2 c t): far out the roundings of N and D hardly
+// count. The exponential has the half.
 template <class T, class C>
 struct NormalGate {
   static constexpr T limit = C::erf_limit;
-  static constexpr T c = T(0.398942280401432677940), inverse_c = T(2.506628274631000502416);
+  static constexpr T c = T(0.398942280401432677940), half_inverse_c = T(1.253314137315500251208);
 
-  // 2^lift exp(-t^2/2): the rounding error of t^2 is worth up to 50 ulp in the tail, so it is carried
-  // along (it is zero where t has 11 bits or fewer).
+  // 2^lift exp(-t^2/2) / 2: the rounding error of t^2 is worth up to 50 ulp in the tail, so it is
+  // carried along (it is zero where t has 11 bits or fewer).
   static FASTACT_FN Exponential<T, C> density(T t) {
     constexpr T half_log2e = C::log2e / 2;
     T square = t * t;
-    Power<T> p = power<C>(square, -half_log2e);
+    Power<T> p = power<C, C::lift_bits - 1>(square, -half_log2e);
     if constexpr (C::compensates) {
       T lost = fma(product_error<C>(t, t, square), half_log2e, square * T(C::log2e_low / 2));
       p.f -= lost;
     }
     return Exponential<T, C>(p);
   }
-  // The denominator of the ratio without its 2, from a = t D. The 2 is added last: near zero the rest
+  // The denominator of the ratio without its 1, from a = t D. The 1 is added last: near zero the rest
   // is small, and its roundings hardly count.
   static FASTACT_FN T denominator(T t, T a) {
-    return fma(a, inverse_c, t * polynomial<C::mills_num>(t));
+    return fma(a, half_inverse_c, t * paired_polynomial<C::mills_num, 0>(t, t * t));
   }
   static FASTACT_FN T value(T t) {
     T a = fma(t * t, polynomial<C::mills_den>(t), t);
-    T rest = denominator(t, a), sum = rest + T(2);
+    T rest = denominator(t, a), sum = rest + T(1);
     // Near zero, where the roundings are the most, what the sum has lost goes to the small 2^f - 1.
     T regained = -T(0);
-    if constexpr (C::compensates) regained = t < T(0.5) ? T(0.5) * ((sum - T(2)) - rest) : T(0);
+    if constexpr (C::compensates) regained = t < T(0.5) ? (sum - T(1)) - rest : T(0);
     return density(t).times(ratio<C>(a, sum), regained);
   }
   static FASTACT_FN T slope(T t) {
     T d = fma(t, polynomial<C::mills_den>(t), T(1));
-    return density(t).times(fma(-c, t, ratio<C>(d, denominator(t, t * d) + T(2))));
+    return density(t).times(fma(T(-2) * c, t, ratio<C>(d, denominator(t, t * d) + T(1))));
   }
-  static FASTACT_FN T curvature(T t) { return density(t).times(c * fma(-t, t, T(2))); }
+  static FASTACT_FN T curvature(T t) { return density(t).times(T(2) * c * fma(-t, t, T(2))); }
 };
 
 // F = sigmoid(w(x)) for an odd w: Q = e / (1 + e) with e = exp(-w(t)) <= 1, and with r = 1 / (1 + e)
