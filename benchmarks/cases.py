@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as TF
-from timing import Call
+from timing import Call, written_out
 from torch import Tensor
 
 import fastact
@@ -261,7 +261,7 @@ class Case:
             function = self.op.ours
             within = partial(fastact.backend, "auto" if contender == "fastact" else contender)
         if self.mode == FORWARD:
-            return Call(partial(function, *tensors), within)
+            return Call(written_out(function, *tensors), within)
         count = self.op.differentiated
         leaves = [t.detach().requires_grad_() for t in tensors[:count]]
         rest, before = tensors[count:], None
@@ -269,8 +269,10 @@ class Case:
             leaves[0] = tensors[0].clone().requires_grad_() * 1  # a leaf may not be overwritten
             before = partial(_restore, leaves[0], tensors[0])
 
+        forward = written_out(function, *leaves, *rest)
+
         def both() -> object:
-            return torch.autograd.grad(function(*leaves, *rest), leaves, grad)
+            return torch.autograd.grad(forward(), leaves, grad)
 
         return Call(both, within, before)
 

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from cases import OPS, normal
 from tables import print_header, progress_bar, stdout, table
-from timing import Budget, Call, Spread, in_turns
+from timing import Budget, Call, Spread, in_turns, written_out
 from torch import Tensor
 
 import fastact
@@ -59,11 +59,11 @@ def calls(name: str, mode: str) -> dict[str, Call]:
     grad = normal((1,), torch.float32, 3)
     if mode != "no gradient":
         tensors = tuple(t.requires_grad_() for t in tensors)
-    made = {NOTHING: Call(partial(tuple))}
+    made = {NOTHING: Call(written_out(tuple))}
     for label, (function, constants, backend) in ways(name).items():
         if label.endswith("below autograd") and mode != "no gradient":
             continue  # it records nothing
-        forward = partial(function, *tensors, *constants)
+        forward = written_out(function, *tensors, *constants)
         run: Callable[[], object] = forward
         if mode == "and backward":
             run = partial(_backward, forward, tensors, grad)

@@ -81,14 +81,22 @@ def test_tiny_gated_tensors_are_not_dispatched(function, arguments):
         assert "fastact._dispatch" in modules_of(lambda: function(x, y, *arguments))
 
 
-def test_tiny_glu_is_not_dispatched():
-    x = torch.randn(4)
+@pytest.mark.parametrize(
+    ("function", "keywords"),
+    [(F.glu, {}), (F.swiglu, {}), (F.reglu, {}), (F.geglu, {"approximate": "tanh"})],
+)
+def test_tiny_halves_are_not_dispatched(function, keywords):
+    x = torch.randn(2, 4)
     with fastact.backend("auto"):
-        assert "fastact._dispatch" not in modules_of(lambda: F.glu(x))
-        with pytest.raises(RuntimeError, match=r"glu\(\): the halved dimension must be even"):
-            F.glu(x[:3])
+        assert "fastact._dispatch" not in modules_of(lambda: function(x, **keywords))
+        # Which torch would cut into parts that broadcast, or into one.
+        for odd in (x[:, :3], x[:, :1]):
+            with pytest.raises(RuntimeError, match=r"\(\): the halved dimension must be even"):
+                function(odd, **keywords)
+        with pytest.raises(RuntimeError, match=r"\(\): argument 'input' has no dimension"):
+            function(x[0, 0], **keywords)
     with fastact.backend("compiled"):
-        assert "fastact._dispatch" in modules_of(lambda: F.glu(x))
+        assert "fastact._dispatch" in modules_of(lambda: function(x, **keywords))
 
 
 def test_softplus_of_tiny_tensors_has_its_arguments():

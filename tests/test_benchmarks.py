@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import cases
 import pictures
@@ -12,7 +13,7 @@ import torch
 from bars import BARS
 from cases import BOTH, COPY, FORWARD, OPS, Case
 from results import Results, measure
-from timing import Budget, Call, Spread, certain, in_turns, ratio
+from timing import Budget, Call, Spread, certain, in_turns, ratio, written_out
 from workers import started
 
 import fastact
@@ -76,6 +77,15 @@ def test_samples_are_of_one_call():
     seconds = call.sample(number)
     assert len(calls) == number
     assert seconds < 1e-4
+
+
+def test_calls_are_written_out():
+    """With what a partial has of them."""
+
+    def function(*args, **keywords):
+        return args, keywords
+
+    assert written_out(partial(function, 0, c=3), 1, 2)() == ((0, 1, 2), {"c": 3})
 
 
 def test_what_comes_before_a_sample_is_not_timed():

@@ -73,10 +73,18 @@ if _missing:
 
 
 def builtin(activation: str) -> Callable[..., Tensor] | None:
-    """What torch.nn.functional's function of that name calls, where it is one of C++."""
-    found: Callable[..., Tensor] | None
-    found = getattr(torch._C._nn, activation, None) or getattr(torch, activation, None)
-    return found
+    """What torch.nn.functional's function of that name calls, where it is one of C++.
+
+    A method rather than the function of torch, which reads its arguments by name.
+    """
+    for owner in (torch._C._nn, Tensor, torch):
+        found: Callable[..., Tensor] | None = getattr(owner, activation, None)
+        if found is not None:
+            return found
+    return None
+
+
+torchs_glu = builtin("glu") or torch.nn.functional.glu
 
 
 def openmp_parallel() -> Callable[[Callable[[Any], None], int], None] | None:

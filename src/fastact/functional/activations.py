@@ -7,32 +7,39 @@ compiler traces has no size yet.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling as traced
 
-from .. import _originals as F
 from .._backend import LEAST
 from .._dispatch import gelu_variant, unary, unary_
-from .._registry import ACTIVATIONS
+from .._originals import gelu as torchs_gelu
+from .._registry import ACTIVATIONS, Activation
 
-_GELU = ACTIVATIONS["gelu"]
-_GELU_TANH = ACTIVATIONS["gelu_tanh"]
-_SILU = ACTIVATIONS["silu"]
-_QUICK_GELU = ACTIVATIONS["quick_gelu"]
-_RELU = ACTIVATIONS["relu"]
-_RELU6 = ACTIVATIONS["relu6"]
-_LEAKY_RELU = ACTIVATIONS["leaky_relu"]
-_SQUARED_RELU = ACTIVATIONS["squared_relu"]
-_ELU = ACTIVATIONS["elu"]
-_SELU = ACTIVATIONS["selu"]
-_CELU = ACTIVATIONS["celu"]
-_SIGMOID = ACTIVATIONS["sigmoid"]
-_TANH = ACTIVATIONS["tanh"]
-_SOFTPLUS = ACTIVATIONS["softplus"]
-_LOGSIGMOID = ACTIVATIONS["logsigmoid"]
-_MISH = ACTIVATIONS["mish"]
-_HARDSWISH = ACTIVATIONS["hardswish"]
-_HARDSIGMOID = ACTIVATIONS["hardsigmoid"]
+_GELU, _GELU_TANH = ACTIVATIONS["gelu"], ACTIVATIONS["gelu_tanh"]
+_QUICK_GELU, _SQUARED_RELU = ACTIVATIONS["quick_gelu"], ACTIVATIONS["squared_relu"]
+
+
+def _row(name: str) -> tuple[Activation, Callable[..., Tensor]]:
+    """A row, and what torch's function calls: read from a name, as a tiny tensor notices."""
+    return ACTIVATIONS[name], ACTIVATIONS[name].builtin
+
+
+_SILU, _silu = _row("silu")
+_RELU, _relu = _row("relu")
+_RELU6, _relu6 = _row("relu6")
+_LEAKY_RELU, _leaky_relu = _row("leaky_relu")
+_ELU, _elu = _row("elu")
+_SELU, _selu = _row("selu")
+_CELU, _celu = _row("celu")
+_SIGMOID, _sigmoid = _row("sigmoid")
+_TANH, _tanh = _row("tanh")
+_SOFTPLUS, _softplus = _row("softplus")
+_LOGSIGMOID, _logsigmoid = _row("logsigmoid")
+_MISH, _mish = _row("mish")
+_HARDSWISH, _hardswish = _row("hardswish")
+_HARDSIGMOID, _hardsigmoid = _row("hardsigmoid")
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -60,7 +67,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
         return unary(_GELU, input)
     if approximate == "tanh":
         if type(input) is Tensor and not traced() and input.numel() < LEAST.gelu_tanh:
-            return F.gelu(input, approximate="tanh")
+            return torchs_gelu(input, approximate="tanh")
         return unary(_GELU_TANH, input)
     return unary(ACTIVATIONS[gelu_variant("gelu", approximate)], input)  # which raises
 
@@ -83,7 +90,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     Source: Elfwing et al. 2017, arXiv:1702.03118.
     """
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.silu:
-        return _SILU.builtin(input)
+        return _silu(input)
     return (unary_ if inplace else unary)(_SILU, input)
 
 
@@ -124,7 +131,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     Source: Nair & Hinton 2010.
     """
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.relu:
-        return _RELU.builtin(input)
+        return _relu(input)
     return (unary_ if inplace else unary)(_RELU, input)
 
 
@@ -146,7 +153,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     Source: Krizhevsky 2010, Convolutional deep belief networks on CIFAR-10.
     """
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.relu6:
-        return _RELU6.builtin(input)
+        return _relu6(input)
     return (unary_ if inplace else unary)(_RELU6, input)
 
 
@@ -169,7 +176,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     Source: Maas et al. 2013.
     """
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.leaky_relu:
-        return _LEAKY_RELU.builtin(input, negative_slope)
+        return _leaky_relu(input, negative_slope)
     return (unary_ if inplace else unary)(_LEAKY_RELU, input, negative_slope)
 
 
@@ -190,7 +197,7 @@ def squared_relu(input: Tensor) -> Tensor:
     Source: So et al. 2021, arXiv:2109.08668.
     """
     if type(input) is Tensor and not traced() and input.numel() < LEAST.squared_relu:
-        return _SQUARED_RELU.builtin(input)
+        return _relu(input).square()
     return unary(_SQUARED_RELU, input)
 
 
@@ -213,7 +220,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     Source: Clevert et al. 2015, arXiv:1511.07289.
     """
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.elu:
-        return _ELU.builtin(input, alpha)
+        return _elu(input, alpha)
     return (unary_ if inplace else unary)(_ELU, input, alpha)
 
 
@@ -235,7 +242,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     Source: Klambauer et al. 2017, arXiv:1706.02515.
     """
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.selu:
-        return _SELU.builtin(input)
+        return _selu(input)
     return (unary_ if inplace else unary)(_SELU, input)
 
 
@@ -261,7 +268,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     if alpha == 0:
         raise RuntimeError("celu(): argument 'alpha' must not be zero")
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.celu:
-        return _CELU.builtin(input, alpha)
+        return _celu(input, alpha)
     return (unary_ if inplace else unary)(_CELU, input, alpha)
 
 
@@ -282,7 +289,7 @@ def sigmoid(input: Tensor) -> Tensor:
     Source: Verhulst 1845.
     """
     if type(input) is Tensor and not traced() and input.numel() < LEAST.sigmoid:
-        return _SIGMOID.builtin(input)
+        return _sigmoid(input)
     return unary(_SIGMOID, input)
 
 
@@ -303,7 +310,7 @@ def tanh(input: Tensor) -> Tensor:
     Source: LeCun et al. 1998, Efficient BackProp, for its use as an activation.
     """
     if type(input) is Tensor and not traced() and input.numel() < LEAST.tanh:
-        return _TANH.builtin(input)
+        return _tanh(input)
     return unary(_TANH, input)
 
 
@@ -327,8 +334,8 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     """
     if type(input) is Tensor and not traced() and input.numel() < LEAST.softplus:
         if beta == 1.0 and threshold == 20.0:  # torch reads its own defaults faster
-            return _SOFTPLUS.builtin(input)
-        return _SOFTPLUS.builtin(input, beta, threshold)
+            return _softplus(input)
+        return _softplus(input, beta, threshold)
     return unary(_SOFTPLUS, input, beta, threshold)
 
 
@@ -349,7 +356,7 @@ def logsigmoid(input: Tensor) -> Tensor:
     Source: the logarithm of :func:`sigmoid`, computed without overflow.
     """
     if type(input) is Tensor and not traced() and input.numel() < LEAST.logsigmoid:
-        return _LOGSIGMOID.builtin(input)
+        return _logsigmoid(input)
     return unary(_LOGSIGMOID, input)
 
 
@@ -371,7 +378,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     Source: Misra 2019, arXiv:1908.08681.
     """
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.mish:
-        return _MISH.builtin(input)
+        return _mish(input)
     return (unary_ if inplace else unary)(_MISH, input)
 
 
@@ -393,7 +400,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     Source: Howard et al. 2019, arXiv:1905.02244.
     """
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.hardswish:
-        return _HARDSWISH.builtin(input)
+        return _hardswish(input)
     return (unary_ if inplace else unary)(_HARDSWISH, input)
 
 
@@ -415,5 +422,5 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     Source: Courbariaux et al. 2015, arXiv:1511.00363.
     """
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.hardsigmoid:
-        return _HARDSIGMOID.builtin(input)
+        return _hardsigmoid(input)
     return (unary_ if inplace else unary)(_HARDSIGMOID, input)

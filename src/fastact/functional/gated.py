@@ -8,12 +8,12 @@ from __future__ import annotations
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling as traced
 
-from .. import _originals as F
 from .._backend import LEAST
 from .._dispatch import gated, gelu_variant, packed
+from .._private import torchs_glu
 from .._registry import ACTIVATIONS
 
-_SILU, _RELU, _GELU_TANH = ACTIVATIONS["silu"], ACTIVATIONS["relu"], ACTIVATIONS["gelu_tanh"]
+_silu, _relu, _gelu_tanh = (ACTIVATIONS[name].builtin for name in ("silu", "relu", "gelu_tanh"))
 
 
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
         type(gate) is Tensor and type(up) is Tensor and not traced()
         and gate.numel() < LEAST.silu_mul and gate.shape == up.shape and gate.dtype is up.dtype
     ):  # fmt: skip
-        return _SILU.builtin(gate) * up
+        return _silu(gate) * up
     return gated("silu_mul", "silu", gate, up)
 
 
@@ -75,7 +75,7 @@ def gelu_mul(gate: Tensor, up: Tensor, approximate: str = "none") -> Tensor:
         and gate.numel() < LEAST.gelu_tanh_mul and gate.shape == up.shape
         and gate.dtype is up.dtype
     ):  # fmt: skip
-        return _GELU_TANH.builtin(gate) * up
+        return _gelu_tanh(gate) * up
     return gated("gelu_mul", gelu_variant("gelu_mul", approximate), gate, up)
 
 
@@ -105,7 +105,7 @@ def relu_mul(gate: Tensor, up: Tensor) -> Tensor:
         type(gate) is Tensor and type(up) is Tensor and not traced()
         and gate.numel() < LEAST.relu_mul and gate.shape == up.shape and gate.dtype is up.dtype
     ):  # fmt: skip
-        return _RELU.builtin(gate) * up
+        return _relu(gate) * up
     return gated("relu_mul", "relu", gate, up)
 
 
@@ -128,6 +128,12 @@ def swiglu(input: Tensor) -> Tensor:
 
     Source: Shazeer 2020, arXiv:2002.05202.
     """
+    if (
+        type(input) is Tensor and not traced() and input.numel() // 2 < LEAST.silu_glu
+        and (shape := input.shape) and shape[-1] % 2 == 0
+    ):  # fmt: skip
+        gate, up = input.chunk(2, -1)
+        return _silu(gate) * up
     return packed("swiglu", "silu", input, -1, True)
 
 
@@ -151,6 +157,13 @@ def geglu(input: Tensor, approximate: str = "none") -> Tensor:
 
     Source: Shazeer 2020, arXiv:2002.05202.
     """
+    if (
+        approximate == "tanh"  # ours is faster from one element on without
+        and type(input) is Tensor and not traced() and input.numel() // 2 < LEAST.gelu_tanh_glu
+        and (shape := input.shape) and shape[-1] % 2 == 0
+    ):  # fmt: skip
+        gate, up = input.chunk(2, -1)
+        return _gelu_tanh(gate) * up
     return packed("geglu", gelu_variant("geglu", approximate), input, -1, True)
 
 
@@ -173,6 +186,12 @@ def reglu(input: Tensor) -> Tensor:
 
     Source: Shazeer 2020, arXiv:2002.05202.
     """
+    if (
+        type(input) is Tensor and not traced() and input.numel() // 2 < LEAST.relu_glu
+        and (shape := input.shape) and shape[-1] % 2 == 0
+    ):  # fmt: skip
+        gate, up = input.chunk(2, -1)
+        return _relu(gate) * up
     return packed("reglu", "relu", input, -1, True)
 
 
@@ -197,9 +216,12 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
     Source: Dauphin et al. 2016, arXiv:1612.08083.
     """
-    if dim == -1 and type(input) is Tensor and not traced() and input.numel() < LEAST.sigmoid_glu:
+    if (
+        dim == -1 and type(input) is Tensor and not traced()
+        and input.numel() // 2 < LEAST.sigmoid_glu
+    ):  # fmt: skip
         try:
-            return F.glu(input)
+            return torchs_glu(input)
         except RuntimeError:
             pass  # and say it in our words
     return packed("glu", "sigmoid", input, dim, False)
