@@ -242,6 +242,24 @@ def test_large_outputs_are_asked_huge_pages_for(monkeypatch):
     assert torch.equal(F.silu(large), y)
 
 
+def test_float16_without_instructions(tmp_path):
+    """On a processor that has none to convert it: every element to and fro, and rounded."""
+    code = """
+import torch, fastact
+from fastact import functional as F
+from fastact._numba_jit import CONVERTS_FLOAT16
+x = torch.arange(-32768, 32768, dtype=torch.int32).short().view(torch.float16)
+with fastact.backend("numba"):
+    y, rounded = F.relu(x), F.sigmoid(x)
+exact = torch.sigmoid(x.double()).half()
+wrong = (rounded != exact) & ~exact.isnan()
+print(CONVERTS_FLOAT16, torch.equal(y.nan_to_num(7), torch.relu(x).nan_to_num(7)),
+      y.isnan().equal(x.isnan()), rounded.isnan().equal(x.isnan()), int(wrong.sum()) <= 16)
+"""
+    result = support.python(code, NUMBA_CPU_NAME="generic", NUMBA_CACHE_DIR=str(tmp_path))
+    assert result.stdout.split() == ["False", "True", "True", "True", "True"], result.stderr
+
+
 def test_in_a_forked_child():
     """torch's threads are not there, and are not waited for."""
     code = """

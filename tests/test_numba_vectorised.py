@@ -9,7 +9,7 @@ import pytest
 numba = pytest.importorskip("numba")
 
 from fastact import _numba_cross_entropy, _numba_loops, _numba_rows  # noqa: E402
-from fastact._numba_jit import part  # noqa: E402
+from fastact._numba_jit import CONVERTS_FLOAT16, part  # noqa: E402
 from fastact._registry import ACTIVATIONS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -18,12 +18,17 @@ pytestmark = pytest.mark.skipif(
 ARITHMETIC = r"\tv?(?:fn?m(?:add|sub)\d*|add|mul|sub|div|max|min)"
 
 
-def is_on_vectors(function, arguments):
-    """By its arithmetic instructions: what is left over after vectors goes one by one."""
+def assembly_of(function, arguments):
     # Compiled here: of what comes from disk there is no assembly.
     compiled = part(function.targetoptions["fastmath"])(function.py_func)
     compiled.compile(tuple(map(numba.typeof, arguments)))
     (assembly,) = compiled.inspect_asm().values()
+    return assembly
+
+
+def is_on_vectors(function, arguments):
+    """By its arithmetic instructions: what is left over after vectors goes one by one."""
+    assembly = assembly_of(function, arguments)
     packed = len(re.findall(ARITHMETIC + r"p[sd]\b|\tv?pmax[su]", assembly))
     single = len(re.findall(ARITHMETIC + r"s[sd]\b", assembly))
     # The loop of what is left over may be unrolled, for some processors five times.
@@ -57,3 +62,23 @@ def test_activations(name):
     for order, operands in ((0, 2), (1, 3)):
         loop = _numba_loops.unary(row, order, False)
         assert is_on_vectors(loop, (*[x] * operands, (1.0,) * len(row.parameters)))
+
+
+@pytest.mark.skipif(not CONVERTS_FLOAT16, reason="a processor without F16C")
+def test_float16_is_converted_by_instructions():
+    x = np.zeros(64, np.int16)
+    loop = _numba_loops.unary(ACTIVATIONS["silu"], 1, False)
+    assembly = assembly_of(loop, (x, x, x, ()))
+    assert "vcvtph2ps" in assembly
+    assert "vcvtps2ph" in assembly
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_float16_is_converted_without_a_call(name):
+    """From double LLVM has a function of libgcc's only."""
+    x = np.zeros(64, np.int16)
+    row = ACTIVATIONS[name]
+    for order, operands in ((0, 2), (1, 3), (2, 5)):
+        loop = _numba_loops.unary(row, order, False)
+        assembly = assembly_of(loop, (*[x] * operands, (1.0,) * len(row.parameters)))
+        assert "hf2" not in assembly

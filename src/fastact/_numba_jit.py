@@ -9,6 +9,7 @@ makes unique, and hold good as long as all texts that they are made of do.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import pickle
@@ -19,20 +20,48 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 
 # How machine code is taken out of a process and put into another, and which folder is for it
-# (NUMBA_CACHE_DIR, __pycache__, the user's). None of this is public: where it changes, kernels are
-# compiled in each process.
+# (NUMBA_CACHE_DIR, __pycache__, the user's), and for which processor it is. None of this is public:
+# where it changes, kernels are compiled in each process.
 try:
-    from numba.core import caching, serialize
+    from numba.core import caching, registry, serialize
 
+    _target: Any = registry.cpu_target
     _FunctionCache: Any = caching.FunctionCache
     _dumps: Any = serialize.dumps
 except (ImportError, AttributeError):
-    _FunctionCache = object
+    _FunctionCache, _target = object, None
 
 Jit = Callable[..., Any]
+
+
+def _converts_float16() -> bool:
+    """Whether LLVM may be told to convert from and to float16: with F16C in one instruction.
+
+    Where it finds none for a conversion (from double, say), it calls a function of libgcc's, since
+    GCC 12, by the conventions of LLVM 15 and later. Numba brings none, and calling what is not
+    there ends the process: so they are named here.
+    """
+    try:
+        _, _, features = _target.target_context.codegen().magic_tuple()
+        if "+f16c" not in features.split(",") or llvm.llvm_version_info < (15,):
+            return False
+        libgcc = ctypes.CDLL("libgcc_s.so.1")
+        functions = {
+            name: ctypes.cast(getattr(libgcc, name), ctypes.c_void_p).value
+            for name in ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2")
+        }
+    except (OSError, AttributeError, ValueError):
+        return False
+    for name, address in functions.items():
+        llvm.add_symbol(name, address)
+    return True
+
+
+CONVERTS_FLOAT16 = _converts_float16()
 
 # "contract" allows fused multiply-adds and nothing that touches infinities, NaN or -0.
 CONTRACT = {"contract"}
@@ -138,4 +167,4 @@ class _DiskCache(_FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return sig, codegen.magic_tuple()
+        return sig, codegen.magic_tuple(), CONVERTS_FLOAT16

@@ -5,13 +5,15 @@ Numba knows neither 16-bit type: bfloat16 comes as uint16 and float16 as int16.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
-from ._numba_jit import inline
+from ._numba_jit import CONVERTS_FLOAT16, inline
 
 OPTIONS: Any = {"nogil": True, "error_model": "numpy", "forceinline": True}
 
@@ -97,6 +99,8 @@ def _load(x):  # type: ignore[no-untyped-def]
     if x == types.uint16:
         return lambda x: np.float64(_bits_float(np.uint32(x) << np.uint32(16)))
     if x == types.int16:
+        if CONVERTS_FLOAT16:
+            return lambda x: np.float64(_widened(x))
         return lambda x: _load_half(np.uint16(x))
     return lambda x: np.float64(x)
 
@@ -106,10 +110,30 @@ def _store(like, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
     if like == types.uint16:
         return lambda like, x: _store_bfloat16(x)  # noqa: ARG005
     if like == types.int16:
+        if CONVERTS_FLOAT16:
+            return lambda like, x: _narrowed(np.float32(x))  # noqa: ARG005
         return lambda like, x: np.int16(_store_half(x))  # noqa: ARG005
     if like == types.float32:
         return lambda like, x: np.float32(x)  # noqa: ARG005
     return lambda like, x: x  # noqa: ARG005
+
+
+def _instruction(operand: Any, result: Any, build: Callable[[Any, Any], Any]) -> Any:
+    """What kernels call as a function: LLVM's instructions, made by a builder."""
+
+    @intrinsic
+    def compiled(_, x):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        return result(operand), lambda _, builder, __, arguments: build(builder, arguments[0])
+
+    return compiled
+
+
+_widened = _instruction(
+    types.int16, types.float32, lambda b, x: b.fpext(b.bitcast(x, ir.HalfType()), ir.FloatType())
+)
+_narrowed = _instruction(
+    types.float32, types.int16, lambda b, x: b.bitcast(b.fptrunc(x, ir.HalfType()), ir.IntType(16))
+)
 
 
 @inline

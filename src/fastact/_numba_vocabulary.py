@@ -140,7 +140,9 @@ def vocabulary(double: bool) -> Any:
     @jit
     def tanh(x: float) -> Any:
         m = expm1(-2.0 * abs(x))
-        return math.copysign(m / (2.0 + m), x)
+        q = abs(m) / (2.0 + m)
+        # copysign, whose result LLVM would round from double to float16 by a call.
+        return -q if np.float64(x).view(np.int64) < 0 else q
 
     @jit
     def sigmoid(x: float) -> Any:
