@@ -93,7 +93,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = [name for name, op in OPS.items() if not op.overwrites]
-    parser.add_argument("--backend", choices=list(CUTOFFS), default="compiled")
+    parser.add_argument("--backend", choices=("compiled", "numba"), default="compiled")
     parser.add_argument("--ops", nargs="+", choices=names, default=names, metavar="OP")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.06, help="for each size")

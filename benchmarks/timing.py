@@ -34,7 +34,9 @@ def written_out(function: Callable[..., Any], *args: object) -> Callable[[], Any
         args, keywords, function = (*function.args, *args), function.keywords, function.func
     names = {f"a{i}": arg for i, arg in enumerate(args)}
     line = ", ".join([*names, *(f"{name}={name}" for name in keywords)])
-    call: Callable[[], Any] = eval(f"lambda: f({line})", {"f": function, **names, **keywords})
+    call: Callable[[], Any] = eval(
+        f"lambda: _function({line})", {"_function": function, **names, **keywords}
+    )
     return call
 
 

@@ -197,7 +197,11 @@ import fastact
 from fastact._backend import STATE
 from fastact._cutoffs import CUTOFFS
 print([info.available for info in fastact.backends()], STATE.choice.source,
-      STATE.choice.cutoffs is CUTOFFS["numba"])
+      STATE.choice.cutoffs is CUTOFFS["LINE"])
 """
-    result = python(code, FASTACT_LIBRARY="/nowhere/libfastact_cpu.so", FASTACT_BACKEND="auto")
-    assert result.stdout == "[False, True, True] numba True\n", result.stderr
+    for cpu, line in (({}, "numba"), ({"NUMBA_CPU_NAME": "generic"}, "numba without float16")):
+        result = python(
+            code.replace("LINE", line),
+            FASTACT_LIBRARY="/nowhere/libfastact_cpu.so", FASTACT_BACKEND="auto", **cpu,
+        )  # fmt: skip
+        assert result.stdout == "[False, True, True] numba True\n", result.stderr

@@ -10,7 +10,8 @@ numba = pytest.importorskip("numba")
 
 from fastact import _numba_cross_entropy, _numba_loops, _numba_rows  # noqa: E402
 from fastact._numba_jit import CONVERTS_FLOAT16, part  # noqa: E402
-from fastact._registry import ACTIVATIONS  # noqa: E402
+from fastact._numba_storage import _instruction  # noqa: E402
+from fastact._registry import ACTIVATIONS, GATES  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="reads the assembly of x86-64"
@@ -64,7 +65,12 @@ def test_activations(name):
         assert is_on_vectors(loop, (*[x] * operands, (1.0,) * len(row.parameters)))
 
 
-@pytest.mark.skipif(not CONVERTS_FLOAT16, reason="a processor without F16C")
+converted = pytest.mark.skipif(
+    not CONVERTS_FLOAT16, reason="no F16C, or a libgcc before GCC 12, or an LLVM before 15"
+)
+
+
+@converted
 def test_float16_is_converted_by_instructions():
     x = np.zeros(64, np.int16)
     loop = _numba_loops.unary(ACTIVATIONS["silu"], 1, False)
@@ -73,12 +79,41 @@ def test_float16_is_converted_by_instructions():
     assert "vcvtps2ph" in assembly
 
 
+@converted
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_float16_is_converted_without_a_call(name):
     """From double LLVM has a function of libgcc's only."""
     x = np.zeros(64, np.int16)
     row = ACTIVATIONS[name]
+    parameters = (1.0,) * len(row.parameters)
     for order, operands in ((0, 2), (1, 3), (2, 5)):
         loop = _numba_loops.unary(row, order, False)
-        assembly = assembly_of(loop, (*[x] * operands, (1.0,) * len(row.parameters)))
-        assert "hf2" not in assembly
+        assert "hf2" not in assembly_of(loop, (*[x] * operands, parameters))
+    for order, operands in ((0, 3), (1, 5)) if name in GATES else ():
+        loop = _numba_loops.gated(row, order, False)
+        assert "hf2" not in assembly_of(loop, (*[x] * operands, ()))
+
+
+@converted
+def test_what_llvm_calls_for_float16_is_there():
+    """As where it moves a rounding to float32 away, which ended the process."""
+    from llvmlite import ir
+
+    narrowed = _instruction(
+        numba.types.float64,
+        numba.types.int16,
+        lambda b, x: b.bitcast(b.fptrunc(x, ir.HalfType()), ir.IntType(16)),
+    )
+
+    def body(x, y):
+        for i in range(x.size):
+            y[i] = narrowed(x[i])
+
+    x = np.linspace(-7e4, 7e4, 1001)
+    y = np.zeros(x.size, np.int16)
+    kernel = part(set())(body)
+    kernel(x, y)
+    (assembly,) = kernel.inspect_asm().values()
+    assert "__truncdfhf2" in assembly
+    with np.errstate(over="ignore"):
+        assert np.array_equal(y.view(np.float16), x.astype(np.float16))

@@ -1,4 +1,4 @@
-"""Prints the coefficients of csrc/formulas/math.h, with the error of each approximation.
+"""Prints the coefficients of csrc/formulas/constants.h, with the error of each approximation.
 
     python tools/fit.py
 

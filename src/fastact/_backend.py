@@ -27,7 +27,7 @@ OPS = (
 
 
 class _Least:
-    """An attribute of a plain object: nothing is read faster."""
+    """A plain object: nothing is read faster than its attributes."""
 
 
 # For each of these ops, below how many elements torch answers whatever the dtype: the cutoffs of
@@ -132,15 +132,18 @@ def _resolve(name: str) -> Choice:
     if source == "torch":
         return Choice(name, {})
     namespace = _library.NAMESPACES[source]
+    table = source
     if source == "numba":
-        from . import _numba_losses
+        from . import _numba_jit, _numba_losses
 
         _numba_losses.register()
+        if not _numba_jit.CONVERTS_FLOAT16:
+            table = "numba without float16"
     # "auto" leaves GPUs to torch until our kernels are measured there. The library is loaded here,
     # not at the first CUDA tensor, which may be one that a compiler traces.
     cuda = _library.cuda() if name == "compiled" else None
     auto = name == "auto"
-    cutoffs = CUTOFFS[source] if auto else no_cutoffs()
+    cutoffs = CUTOFFS[table] if auto else no_cutoffs()
     return Choice(name, _autograd.functions(namespace), auto, source, cutoffs, cuda)
 
 

@@ -148,8 +148,15 @@ def _table(lines: dict[str, Line]) -> Mapping[str, Cutoffs]:
     return table
 
 
-# By whose kernels they are, and by op.
-CUTOFFS = {"compiled": _table(_COMPILED), "numba": _table(_NUMBA)}
+# By whose kernels they are, and by op. Numba's are slow in float16 where it is not converted by the
+# processor's instructions (_numba_jit.py).
+CUTOFFS = {
+    "compiled": _table(_COMPILED),
+    "numba": _table(_NUMBA),
+    "numba without float16": _table(
+        {op: (fp32, bf16, (NEVER, NEVER)) for op, (fp32, bf16, _) in _NUMBA.items()}
+    ),
+}
 
 
 def no_cutoffs() -> Mapping[str, Cutoffs]:

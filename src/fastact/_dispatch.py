@@ -280,7 +280,7 @@ def packed(op: str, gate_name: str, x: Tensor, dim: int, gate_first: bool) -> Te
             n < cutoffs.most
             and x.dim()
             and x.shape[-1] % 2 == 0
-            and (n < cutoffs.least or is_small(line, x.dtype, n, records_graph(x)))
+            and is_small(line, x.dtype, n, records_graph(x))
         ):
             if op == "glu":
                 return _originals.glu(x)  # the one whose second half gates

@@ -24,16 +24,15 @@ import llvmlite.binding as llvm
 import numba
 
 # How machine code is taken out of a process and put into another, and which folder is for it
-# (NUMBA_CACHE_DIR, __pycache__, the user's), and for which processor it is. None of this is public:
-# where it changes, kernels are compiled in each process.
+# (NUMBA_CACHE_DIR, __pycache__, the user's). None of this is public: where it changes, kernels are
+# compiled in each process.
 try:
-    from numba.core import caching, registry, serialize
+    from numba.core import caching, serialize
 
-    _target: Any = registry.cpu_target
     _FunctionCache: Any = caching.FunctionCache
     _dumps: Any = serialize.dumps
 except (ImportError, AttributeError):
-    _FunctionCache, _target = object, None
+    _FunctionCache = object
 
 Jit = Callable[..., Any]
 
@@ -46,7 +45,9 @@ def _converts_float16() -> bool:
     there ends the process: so they are named here.
     """
     try:
-        _, _, features = _target.target_context.codegen().magic_tuple()
+        from numba.core.registry import cpu_target
+
+        _, _, features = cpu_target.target_context.codegen().magic_tuple()
         if "+f16c" not in features.split(",") or llvm.llvm_version_info < (15,):
             return False
         libgcc = ctypes.CDLL("libgcc_s.so.1")
@@ -54,7 +55,7 @@ def _converts_float16() -> bool:
             name: ctypes.cast(getattr(libgcc, name), ctypes.c_void_p).value
             for name in ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2")
         }
-    except (OSError, AttributeError, ValueError):
+    except (ImportError, OSError, AttributeError, TypeError, ValueError):
         return False
     for name, address in functions.items():
         llvm.add_symbol(name, address)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ._numba_jit import inline
 
-# Phi(-t) exp(t^2/2) for 0 <= t <= 39, a ratio of polynomials: csrc/formulas/math.h.
+# Phi(-t) exp(t^2/2) for 0 <= t <= 39, a ratio of polynomials.
 _MILLS_NUM = (
     0.5, 0.8106527557732642833, 0.6527055819749111866, 0.3366220518417720046,
     0.1219039231150041005, 0.03222513481436846431, 0.006285652036800922398,
@@ -27,7 +27,8 @@ _MILLS_DEN = (
     0.3208820600803727246, 0.0829887242185342141, 0.01597786541665669285, 0.002254580324751680762,
     0.0002233752420649001367, 0.00001409694426815704351, 4.343078555189087724e-7,
 )  # fmt: skip
-# 1 / that less t sqrt(2 pi), (2 + t num) / (1 + t den), as in csrc/formulas/constants.h: 4e-8
+# 1 / that less t sqrt(2 pi), (2 + t num) / (1 + t den), twice the fraction of Wide in
+# csrc/formulas/constants.h: 4e-8
 _MILLS_NUM_SINGLE = (2.0, 0.87849209732, 0.21651471446, 0.021842364709, 3.4375491029e-6)
 _MILLS_DEN_SINGLE = (1.0, 0.89467544753, 0.37910204963, 0.085304900987, 0.0087728767637)
 
@@ -141,8 +142,8 @@ def vocabulary(double: bool) -> Any:
     def tanh(x: float) -> Any:
         m = expm1(-2.0 * abs(x))
         q = abs(m) / (2.0 + m)
-        # copysign, whose result LLVM would round from double to float16 by a call.
-        return -q if np.float64(x).view(np.int64) < 0 else q
+        # Not copysign, whose result LLVM would round from double to float16 by a call.
+        return -q if bits(x) < 0 else q
 
     @jit
     def sigmoid(x: float) -> Any:

@@ -75,7 +75,8 @@ if _missing:
 def builtin(activation: str) -> Callable[..., Tensor] | None:
     """What torch.nn.functional's function of that name calls, where it is one of C++.
 
-    A method rather than the function of torch, which reads its arguments by name.
+    A method rather than the function of torch, which reads its arguments by name. (A
+    TorchFunctionMode is told of what is called.)
     """
     for owner in (torch._C._nn, Tensor, torch):
         found: Callable[..., Tensor] | None = getattr(owner, activation, None)

@@ -70,7 +70,7 @@ def gelu_mul(gate: Tensor, up: Tensor, approximate: str = "none") -> Tensor:
     Source: Shazeer 2020, arXiv:2002.05202.
     """
     if (
-        approximate == "tanh"  # ours is faster from one element on without
+        approximate == "tanh"  # exact GELU is ours from one element on
         and type(gate) is Tensor and type(up) is Tensor and not traced()
         and gate.numel() < LEAST.gelu_tanh_mul and gate.shape == up.shape
         and gate.dtype is up.dtype
@@ -158,7 +158,7 @@ def geglu(input: Tensor, approximate: str = "none") -> Tensor:
     Source: Shazeer 2020, arXiv:2002.05202.
     """
     if (
-        approximate == "tanh"  # ours is faster from one element on without
+        approximate == "tanh"  # exact GELU is ours from one element on
         and type(input) is Tensor and not traced() and input.numel() // 2 < LEAST.gelu_tanh_glu
         and (shape := input.shape) and shape[-1] % 2 == 0
     ):  # fmt: skip

@@ -38,7 +38,7 @@ def softmax(
     if (type(input) is Tensor and not traced() and input.numel() < LEAST.softmax) or is_torchs(
         "softmax", input
     ):
-        return input.softmax(dim, dtype)
+        return torch.softmax(input, dim, dtype)
     return _loss_dispatch.softmax("softmax", input, dim, dtype)
 
 
@@ -69,5 +69,5 @@ def log_softmax(
     if (type(input) is Tensor and not traced() and input.numel() < LEAST.log_softmax) or is_torchs(
         "log_softmax", input
     ):
-        return input.log_softmax(dim, dtype)
+        return torch.log_softmax(input, dim, dtype)
     return _loss_dispatch.softmax("log_softmax", input, dim, dtype)
