@@ -23,6 +23,7 @@ from timing import Budget, in_turns, ratio
 
 from fastact._cli import explain
 from fastact._cutoffs import CLASSES, CUTOFFS, NEVER, OVER_CLASSES
+from fastact._library import NAMESPACES
 
 SIZES = [2**k for k in range(4, 25)]
 HOPELESS = math.log(2)  # what smaller sizes do not make up for
@@ -93,7 +94,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = [name for name, op in OPS.items() if not op.overwrites]
-    parser.add_argument("--backend", choices=("compiled", "numba"), default="compiled")
+    parser.add_argument("--backend", choices=list(NAMESPACES), default="compiled")
     parser.add_argument("--ops", nargs="+", choices=names, default=names, metavar="OP")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.06, help="for each size")

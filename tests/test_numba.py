@@ -222,7 +222,6 @@ def test_parts_run_in_parallel_and_their_errors_arrive(threads, monkeypatch):
     assert sorted(seen) == [(0, _numba._GRAIN), (_numba._GRAIN, 2 * _numba._GRAIN)]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="of Linux")
 def test_large_outputs_are_asked_huge_pages_for(monkeypatch):
     from fastact import _numba
@@ -260,6 +259,7 @@ print(CONVERTS_FLOAT16, torch.equal(y.nan_to_num(7), torch.relu(x).nan_to_num(7)
     assert result.stdout.split() == ["False", "True", "True", "True", "True"], result.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_in_a_forked_child():
     """torch's threads are not there, and are not waited for."""
     code = """
