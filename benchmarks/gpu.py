@@ -108,6 +108,17 @@ def room() -> tuple[int, int]:
     return torch.cuda.get_device_properties(0).L2_cache_size, torch.cuda.mem_get_info()[0]
 
 
+def lost() -> bool:
+    """Whether the process cannot use the GPU any more; else gives unused memory back."""
+    if on_gpu():
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            return True
+    return False
+
+
 def measure(case: Case, names: list[str], notes: Notes) -> Row:
     """Times one case."""
     cache, free = room()
@@ -171,6 +182,26 @@ class Session:
             self.notes.left_out[f"{case.name} with {COMPILE}"] = "time to compile"
         return names
 
+    def resume(self) -> None:
+        """Takes what an earlier process has left, which lost the GPU."""
+        found = Results.read(self.path)
+        self.rows = list(found.rows)
+        self.notes = Notes(**{k: v for k, v in found.notes.items() if k != "gpu"})
+
+    def has(self, case: Case) -> bool:
+        """Whether it was measured, or failed."""
+        known = {(row.op, row.dtype, row.where, row.mode) for row in self.rows}
+        key = (case.op.name, case.dtype, case.where, case.mode)
+        return key in known or case.name in (*self.notes.failed, *self.notes.wrong)
+
+    def go_on_in_another_process(self) -> None:
+        """After an error that a CUDA context does not survive."""
+        self.write()
+        print(f"{len(self.rows)} rows; the GPU was lost, and another process goes on", flush=True)
+        left = {"--seconds": self.end - perf_counter(), "--compile-seconds": self.compiling}
+        options = (f"{name}={max(value, 0):.0f}" for name, value in left.items())
+        os.execv(sys.executable, [sys.executable, *sys.argv, *options, "--resume"])
+
     def run(self, case: Case) -> None:
         """One case; whatever goes wrong in it is noted, and the next one follows."""
         notes = self.notes
@@ -202,8 +233,9 @@ class Session:
         finally:
             if COMPILE in names:
                 self.compiling -= perf_counter() - start
-            if on_gpu():
-                torch.cuda.empty_cache()
+        if lost():
+            notes.failed.setdefault(case.name, "the GPU was lost")
+            self.go_on_in_another_process()
         if perf_counter() - self.written > WRITE_EVERY:
             self.write()
             print(f"{len(self.rows)} rows, {self.end - perf_counter():.0f} s left", flush=True)
@@ -216,6 +248,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=200, help="no case begins after these")
     parser.add_argument("--compile-seconds", type=float, default=80, help="for torch.compile's")
     parser.add_argument("--ops", nargs="+", metavar="OP")
+    parser.add_argument("--resume", action="store_true", help="adds to the file that is there")
     parser.add_argument("--show", type=Path, metavar="JSON", help="print an earlier run again")
     parser.add_argument(
         "--dry-run", action="store_true", help="a few elements, on the CPU: whether this runs"
@@ -261,8 +294,14 @@ def main() -> int:
         print(f"no GPU kernels: {fastact.backends()[0].detail}", file=sys.stderr)
         return 2
     session = Session(options)
-    for case in chosen(options):
-        session.run(case)
+    if options.resume:
+        session.resume()
+    try:
+        for case in chosen(options):
+            if not session.has(case):
+                session.run(case)
+    except KeyboardInterrupt:  # at a limit of time
+        print("interrupted")
     session.write()
     show(session.results)
     print(f"written to {session.path}")

@@ -267,7 +267,8 @@ def wrong(case: Case) -> str:
         exact_grads = torch.autograd.grad(exact, inputs, grad)
         outputs += zip((g[part] for g in grads), exact_grads, strict=True)
         for total, (got, want) in zip(sums[-len(outputs) :], outputs, strict=True):
-            total[0] += float((got.double() - want).square().sum())
+            got, want = got.detach().double(), want.detach()
+            total[0] += float((got - want).square().sum())
             total[1] += float(want.square().sum())
     if case.op.scalar:
         sums[0] = [(float(y.detach()) - loss) ** 2, loss**2]

@@ -1,6 +1,7 @@
 """Fixtures: the backend is always forced, or small tests would test torch against itself."""
 
 import os
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -40,6 +41,22 @@ def compiled(request):
     device = request.config.getoption("--device")
     with fastact.backend("compiled"), nullcontext() if device == "cpu" else torch.device(device):
         yield
+    if torch.cuda.is_initialized():
+        wait_for_gpu()
+
+
+def wait_for_gpu():
+    """What goes wrong on the GPU is told to whoever waits for it next: that is this test.
+
+    The process cannot use the GPU from then on. pytest-xdist names the test, and begins another.
+    """
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(70)
+        raise
 
 
 @pytest.fixture

@@ -155,6 +155,21 @@ def test_dry_run(tmp_path):
     assert gpu_report.summary(results) in ran.stdout
 
 
+def test_a_lost_gpu_ends_one_case(tmp_path):
+    """An error that a context does not survive: another process measures what is left."""
+    code = "import sys, gpu; sys.argv[0] = gpu.__file__; gpu.lost = lambda: True; gpu.main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "--dry-run", "--out", tmp_path, "--compile-seconds", "0",
+         "--ops", "silu"],
+        cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 1, ran.stderr + ran.stdout
+    results = Results.read(tmp_path / "dry-run.json")
+    assert list(results.notes["failed"].values()) == ["the GPU was lost"]
+    assert len({(r.op, r.dtype, r.mode) for r in results.rows}) == len(results.rows) == 6
+    assert "another process goes on" in ran.stdout
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_it_says_so():
     ran = subprocess.run(

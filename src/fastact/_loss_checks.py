@@ -9,7 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ._compositions import NUMBERS, REDUCTIONS, class_dim
+from ._compositions import MEAN, NUMBERS, REDUCTIONS, class_dim
 from ._dispatch import check_integer
 from ._private import autocasts, is_functorch_wrapped, is_grad_tracking, unwrapped
 
@@ -40,7 +40,7 @@ def reduction_number(
         warnings.warn(
             f"size_average and reduce args will be deprecated, please use reduction={reduction!r} "
             "instead.",
-            stacklevel=4,
+            stacklevel=3,  # who called the public function
         )
     if reduction not in REDUCTIONS:
         raise ValueError(
@@ -98,8 +98,11 @@ def check_weight(op: str, x: Tensor, weight: Tensor | None, promotes: bool = Fal
 
 
 def raise_for_target(op: str, classes: int, target: Tensor, ignore_index: int) -> None:
-    """Raises where a target is out of range; called once a kernel, or torch, has refused."""
-    if target.is_floating_point() or torch.compiler.is_compiling():
+    """Raises where a target is out of range; called once a kernel, or torch, has refused.
+
+    Not on a GPU, where no kernel refuses one: what failed there is something else.
+    """
+    if target.is_floating_point() or not target.is_cpu or torch.compiler.is_compiling():
         return
     mapped = False
     while is_functorch_wrapped(target):
@@ -168,7 +171,7 @@ def check_inplace(op: str, x: Tensor) -> None:
 
 
 def _refuse_normalizer(op: str, reduction: int, normalizer: object) -> None:
-    if reduction != 1:
+    if reduction != MEAN:
         raise ValueError(
             f"{op}(): normalizer takes the place of the count in reduction='mean'; got "
             f"reduction={REDUCTIONS[reduction]!r}"
