@@ -1,7 +1,7 @@
 # The kernels are compiled once for each instruction set, into objects that export tables.
 
 # No call to libm may set errno, and no comparison may have to trap, or the loops would not vectorise.
-# Contraction is off so that a vector body and its scalar tail round alike (csrc/formulas/math.h).
+# Contraction is off so that a vector body and its scalar tail round alike (csrc/formulas/intrinsics.h).
 # Jump threading would turn "x < 0 ? 0 : x" before a conversion to float16 into a branch around the
 # conversion, and no loop with a branch vectorises: 40 of 340 did not (tests/test_vectorised.py).
 # A loop that copies is to stay a loop: blocks are small, and a call of memcpy for each halved the speed

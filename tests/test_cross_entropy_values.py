@@ -222,8 +222,9 @@ def test_deprecated_arguments():
     for size_average, reduce in (
         (True, True), (False, True), (None, False), (False, None), (1, 0), (0, 1),
     ):  # fmt: skip
-        with pytest.warns(UserWarning, match="size_average and reduce"):
+        with pytest.warns(UserWarning, match="size_average and reduce") as caught:
             got = F.cross_entropy(x, target, size_average=size_average, reduce=reduce)
+        assert caught[0].filename == __file__
         with pytest.warns(UserWarning, match="size_average and reduce"):
             want = TF.cross_entropy(x, target, size_average=size_average, reduce=reduce)
         torch.testing.assert_close(got, want)

@@ -68,6 +68,22 @@ def test_gradgradcheck(name):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [n for n in CASES if "nll" not in n])
+def test_maps_over_single_elements(name):
+    """Each of a 0-dim tensor, which has no dimension to reduce or to move."""
+    x, y = make(5, dtype=DOUBLE), T.flatten()[:5]
+    options = {"reduction": name[5:]} if name.startswith("bce,") else {}
+    results = []
+    for m in (F, Exact):
+        if "softmax" in name:
+            f = lambda x, _, m=m: getattr(m, name.split(",")[0])(x, 0)  # noqa: E731
+        else:
+            f = lambda x, y, m=m: m.binary_cross_entropy_with_logits(x, y, **options)  # noqa: E731
+        derivatives = (f, grad(f), jacfwd(f), jacfwd(grad(f)), grad(grad(f)))
+        results.append([vmap(derivative)(x, y) for derivative in derivatives])
+    CLOSE(*results)
+
+
 @NAMES
 def test_higher_orders(name):
     x = leaf()

@@ -217,8 +217,8 @@ struct CrossEntropyGroup : Given<Compute<S>> {
   // The whole of grad_z at the target, where p - 1 would cancel. Where coefficients are spread, in
   // double: it is the largest of its row, and made of more that rounds than the others.
   void target_gradient(const Row& row, PerRow& grad) const {
-    const double uniform_exact = args.label_smoothing / double(classes());
     if (spread()) {
+      const double uniform_exact = args.label_smoothing / double(classes());
       group.for_rows([&](int r) {
         const double u = row.u[r], weight = row.target.weight[r], rest = row.rest[r];
         const double of_others = row.kappa[r] - row.u[r] * (row.target.coefficient[r] + row.mass[r]);

@@ -115,10 +115,11 @@ class Group {
   FASTACT_FN int row(int lane) const { return lane_is_row ? lane : turn_; }
   // How many classes a block holds.
   static constexpr int64_t width = lane_is_row ? steps : steps * lanes;
-  // How many classes of one row, from class `first` on, are taken at once where no block is needed: no
-  // less than there are lanes. Of all rows together no more than `longest`.
+  // Of all rows of a group together, at most.
   static constexpr int64_t longest = cpu::Rows::classes_per_group;
   static_assert(longest >= width + lanes);
+  // How many classes of one row to take at once from `first` on, where no block is needed; never fewer
+  // than there are lanes.
   int64_t part_from(int64_t first) const {
     const int64_t left = rows_.classes - first;
     return left < width + lanes ? left : width;

@@ -92,8 +92,7 @@ struct CrossEntropy {
     T a = args.probabilities ? share * q + uniform : uniform;
     return args.weight ? a * static_cast<const T*>(args.weight)[j] : a;
   }
-  // Calls f with the tensors of the logits' layout that are needed, then the probabilities if there are
-  // any. Without, x itself stands in: it is at hand.
+  // Without any, the logits stand in: they are at hand.
   FASTACT_FN const S* probabilities() const {
     return args.probabilities ? row.in<S>(args.probabilities) : logits();
   }

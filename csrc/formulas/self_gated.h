@@ -1,4 +1,4 @@
-// GELU, SiLU and quick GELU are x F(x) with F(x) + F(-x) = 1, and this is their common text.
+// GELU, its tanh form, quick GELU and SiLU, which are x F(x) with F(x) + F(-x) = 1.
 #pragma once
 
 #include "math.h"
@@ -17,8 +17,7 @@ struct Transcendental : Defaults {
   static constexpr bool transcendental = true;
 };
 
-// x F(x) with F(x) + F(-x) = 1: GELU, SiLU and quick GELU. With t = |x| and Q(t) = F(-t), the small
-// side, nothing cancels:
+// What they share. With t = |x| and Q(t) = F(-t), the small side, nothing cancels:
 //   value = max(x, 0) - t Q(t)
 //   slope = S(t) for x < 0, 1 - S(t) for x > 0, with S = Q + t Q'
 // A gate returns t Q, S and the curvature, each times C::lift, from t, clamped to where Q is exactly 0.
@@ -43,7 +42,7 @@ struct SelfGated : Transcendental {
 
 // F = Phi, the normal distribution function: Q(t) = exp(-t^2/2) R(t), S = exp(-t^2/2) (R - c t).
 // 1 / (2 R) = t / (2 c) + N(t) / D(t) with N / D ~ 1 / (2 c t): far out the roundings of N and D hardly
-// count. The exponential has the half.
+// count. The exponential is computed halved, so that N begins with 1.
 template <class T, class C>
 struct NormalGate {
   static constexpr T limit = C::erf_limit;

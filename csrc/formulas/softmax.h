@@ -53,8 +53,8 @@ struct SoftmaxConstants<double> {
 
 // exp(x) for x <= 0, times 2^24 (double: 2^53), so that it is normal where exp(x) is not; 0 where that
 // rounds to 0, and for -inf. The exponent is added to 2^24 2^f as an integer. 1 ulp; for results that
-// are rounded to 16 bits, is_short, 2.6e-6 and 1.3e-8 |x| more. Without keeps_nan, a NaN may give any
-// number: for where what it is multiplied by is NaN then, too. On a CPU that is faster by a seventh.
+// are rounded to 16 bits, is_short, 2.6e-6 and 1.3e-8 |x| more. With keeps_nan = false a NaN may give any
+// number: use it only where the factor it is multiplied by is NaN then, too. On a CPU it saves a seventh.
 template <bool is_short = false, bool keeps_nan = true, class T>
 FASTACT_FN T exp_negative_lifted(T x) {
   using C = SoftmaxConstants<T>;

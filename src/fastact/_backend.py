@@ -17,12 +17,12 @@ import torch
 
 from . import _autograd, _library, _private
 from ._cutoffs import CUTOFFS, OVER_CLASSES, Cutoffs, no_cutoffs
-from ._registry import ACTIVATIONS
+from ._registry import ACTIVATIONS, GATES
 
 NAMES = ("auto", "compiled", "numba", "torch")
 OPS = (
-    *ACTIVATIONS, "silu_mul", "gelu_tanh_mul", "relu_mul", "silu_glu", "gelu_tanh_glu", "relu_glu",
-    "sigmoid_glu", *OVER_CLASSES, "bce_with_logits",
+    *ACTIVATIONS, *(f"{gate}_mul" for gate in GATES), *(f"{gate}_glu" for gate in GATES),
+    *OVER_CLASSES, "bce_with_logits",
 )  # fmt: skip
 
 

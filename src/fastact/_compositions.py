@@ -81,9 +81,9 @@ def bce_with_logits_double_backward(
     if weight is not None:
         slope, curvature = weight * slope, weight * curvature
     by_grad = v * slope
-    if reduction == 0:
+    if reduction == NONE:
         return by_grad, v * grad * curvature
-    n = x.numel() if reduction == 1 else 1
+    n = x.numel() if reduction == MEAN else 1
     return by_grad.sum() / n, v * (grad / n) * curvature
 
 
@@ -140,9 +140,9 @@ def cross_entropy(
         a, _ = coefficients(z, target, weight, ignore_index, label_smoothing)
         log_p = torch.log_softmax(z.to(wide), dim)
         loss = -torch.where(a == 0, 0.0, a * log_p).sum(dim)
-        if reduction != 0:
+        if reduction != NONE:
             loss = loss.sum()
-        if reduction == 1:
+        if reduction == MEAN:
             loss = loss / total_weight(z, target, weight, ignore_index)
         loss = loss.to(wide if full_precision else x.dtype)
     else:
@@ -165,9 +165,9 @@ def cross_entropy(
     lse = torch.where(used, torch.logsumexp(z, dim), 0.0)
     if z_loss:
         extra = z_loss * lse.square()
-        if reduction != 0:
+        if reduction != NONE:
             extra = extra.sum()
-        if reduction == 1:
+        if reduction == MEAN:
             extra = extra / total_weight(z, target, weight, ignore_index)
         loss = (loss.to(wide) + extra).to(loss.dtype)
     results = [loss]
@@ -213,7 +213,7 @@ def cross_entropy_double_backward(
             return 0.0
         return (grad.to(wide).unsqueeze(dim) if grad.dim() else grad.to(wide)) * used
 
-    scale = total if reduction == 1 else 1.0
+    scale = total if reduction == MEAN else 1.0
     u = per_row(grad_loss) / scale
     q, h = per_row(grad_lse), per_row(grad_entropy)
 
@@ -231,7 +231,7 @@ def cross_entropy_double_backward(
     of_lse = a.sum(dim, keepdim=True) + 2 * z_loss * lse if z_loss else a.sum(dim, keepdim=True)
 
     by_loss = ((of_lse * mean - (a * y).sum(dim, keepdim=True)) * used).squeeze(dim)
-    if reduction != 0:
+    if reduction != NONE:
         by_loss = by_loss.sum() / scale
     by_lse, by_entropy = (mean * used).squeeze(dim), -(covariance * used).squeeze(dim)
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,9 +13,9 @@ import torch
 Pair = tuple[int, int]  # without a gradient to record, and with one
 
 NEVER = 62  # as a power of two
-# Ops over classes have three lines each, measured at so many classes: of fewer than 32 each lane of
-# a vector has a row of its own, and torch's kernels are slow; up to 511 are too few to fill vectors
-# for long.
+# Ops over classes are measured at so many classes, a line each. Below 32 classes each lane of a
+# vector holds a row, and torch's kernels are slow; from 32 to 511 a row is too short to keep
+# vectors full.
 OVER_CLASSES = ("softmax", "log_softmax", "nll_loss", "cross_entropy")
 CLASSES = (10, 100, 1000)
 
@@ -45,37 +44,48 @@ class Cutoffs:
         object.__setattr__(self, "most", max(map(max, of.values())))
 
 
+class _Table(dict[str, Cutoffs]):
+    """By op; what has no line of its own has the cutoffs ``other``."""
+
+    def __init__(self, lines: Mapping[str, Cutoffs], other: Cutoffs) -> None:
+        super().__init__(lines)
+        self._other = other
+
+    def __missing__(self, _op: str) -> Cutoffs:
+        return self._other
+
+
 # Powers of two, for float32, bfloat16 and float16; in elements of the input, of gated ops in
 # elements of the result. A new op has the sizes of Cutoffs until it is measured.
 Line = tuple[Pair, Pair, Pair]
 _COMPILED: dict[str, Line] = {
-    "gelu": ((0, 0), (0, 0), (16, 16)),
+    "gelu": ((0, 0), (0, 0), (16, 15)),
     "gelu_tanh": ((12, 13), (12, 13), (12, 13)),
     "quick_gelu": ((0, 0), (0, 0), (0, 0)),
-    "silu": ((16, 19), (14, 16), (15, 18)),
-    "sigmoid": ((17, 23), (15, 18), (15, 18)),
-    "tanh": ((11, 14), (13, 16), (12, 16)),
-    "softplus": ((13, 15), (13, 14), (13, 15)),
+    "silu": ((16, 19), (14, 16), (15, 17)),
+    "sigmoid": ((17, 23), (15, 18), (15, 17)),
+    "tanh": ((11, 14), (12, 15), (13, 15)),
+    "softplus": ((13, 15), (13, 14), (13, 14)),
     "logsigmoid": ((11, 15), (11, 15), (11, 16)),
     "mish": ((10, 11), (10, 11), (10, 11)),
     "elu": ((13, 14), (13, 14), (13, 14)),
     "selu": ((12, 14), (12, 14), (12, 14)),
-    "celu": ((13, 15), (13, 14), (13, 15)),
-    "relu": ((23, 23), (15, 18), (17, 24)),
-    "relu6": ((23, 23), (15, 17), (17, 24)),
+    "celu": ((13, 15), (13, 14), (13, 14)),
+    "relu": ((23, 23), (15, 18), (17, 18)),
+    "relu6": ((23, 23), (15, 17), (15, 18)),
     "leaky_relu": ((23, 23), (15, 18), (24, 24)),
-    "squared_relu": ((15, 14), (13, 13), (10, 11)),
-    "hardswish": ((23, 23), (15, 18), (17, 24)),
+    "squared_relu": ((15, 14), (13, 13), (10, 10)),
+    "hardswish": ((23, 23), (15, 18), (17, 18)),
     "hardsigmoid": ((19, 23), (14, 17), (15, 18)),
-    "silu_mul": ((15, 15), (13, 14), (14, 17)),
-    "silu_glu": ((14, 14), (13, 14), (13, 14)),
-    "gelu_mul": ((0, 0), (0, 0), (16, 15)),
-    "gelu_glu": ((0, 0), (0, 0), (13, 14)),
-    "gelu_tanh_mul": ((12, 13), (11, 12), (12, 13)),
-    "gelu_tanh_glu": ((11, 12), (11, 12), (11, 12)),
-    "relu_mul": ((16, 17), (14, 15), (15, 16)),
-    "relu_glu": ((16, 14), (13, 14), (14, 15)),
-    "sigmoid_glu": ((18, 17), (15, 17), (17, 18)),
+    "silu_mul": ((15, 15), (13, 14), (14, 15)),
+    "silu_glu": ((14, 14), (13, 14), (14, 14)),
+    "gelu_mul": ((0, 0), (0, 0), (16, 14)),
+    "gelu_glu": ((0, 0), (0, 0), (14, 13)),
+    "gelu_tanh_mul": ((12, 13), (11, 12), (12, 12)),
+    "gelu_tanh_glu": ((11, 12), (11, 12), (11, 11)),
+    "relu_mul": ((16, 17), (14, 15), (15, 15)),
+    "relu_glu": ((16, 14), (13, 14), (14, 14)),
+    "sigmoid_glu": ((18, 17), (15, 17), (17, 17)),
     "softmax C=10": ((10, 12), (11, 13), (11, 13)),
     "softmax C=100": ((16, 19), (16, 18), (16, 18)),
     "softmax C=1000": ((16, 18), (16, 18), (16, 18)),
@@ -85,8 +95,8 @@ _COMPILED: dict[str, Line] = {
     "nll_loss C=10": ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER)),
     "nll_loss C=100": ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER)),
     "nll_loss C=1000": ((NEVER, NEVER), (NEVER, NEVER), (NEVER, NEVER)),
-    "cross_entropy C=10": ((12, 13), (12, 13), (12, 13)),
-    "cross_entropy C=100": ((19, 19), (19, 18), (19, 18)),
+    "cross_entropy C=10": ((12, 13), (12, 13), (12, 12)),
+    "cross_entropy C=100": ((16, 17), (16, 17), (16, 17)),
     "cross_entropy C=1000": ((17, 18), (17, 18), (17, 18)),
     "bce_with_logits": ((13, 15), (11, 14), (11, 14)),
 }
@@ -135,9 +145,9 @@ _NUMBA: dict[str, Line] = {
 
 
 def _table(lines: dict[str, Line]) -> Mapping[str, Cutoffs]:
-    table = defaultdict(Cutoffs)
-    for op, line in lines.items():
-        table[op] = Cutoffs(*((2**plain, 2**grad) for plain, grad in line))
+    table = {
+        op: Cutoffs(*((2**plain, 2**grad) for plain, grad in line)) for op, line in lines.items()
+    }
     for op in OVER_CLASSES:  # whatever the classes
         lines_of_op = [table[f"{op} C={classes}"] for classes in CLASSES]
         least = (
@@ -145,7 +155,7 @@ def _table(lines: dict[str, Line]) -> Mapping[str, Cutoffs]:
             for dtype in (torch.float32, torch.bfloat16, torch.float16)
         )
         table[op] = Cutoffs(*least)
-    return table
+    return _Table(table, Cutoffs())
 
 
 # By whose kernels they are, and by op. Numba's are slow in float16 where it is not converted by the
@@ -161,7 +171,7 @@ CUTOFFS = {
 
 def no_cutoffs() -> Mapping[str, Cutoffs]:
     """Nothing goes to torch for its size."""
-    return defaultdict(lambda: Cutoffs((0, 0), (0, 0), (0, 0)))
+    return _Table({}, Cutoffs((0, 0), (0, 0), (0, 0)))
 
 
 def line_of(op: str, classes: int) -> str:

@@ -46,8 +46,8 @@ class Family:
     saved: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]]  # of args and outputs
     # The indices of the outputs that are not differentiable, with these constants.
     passive: Callable[[tuple[Any, ...]], tuple[int, ...]] = no_passive
-    # Gradients that say "none": (saved, constants) -> grads. double_backward's first results do not
-    # depend on grads, and are what forward mode asks for.
+    # Placeholders for the incoming gradients, (saved, constants) -> grads, for forward mode, which
+    # uses only those results of double_backward that do not depend on them.
     no_grads: Callable[..., tuple[Any, ...]]
     # What double_backward returns, as differentiable torch code
     composition: Callable[..., Any]

@@ -177,9 +177,13 @@ def relu(m: Any) -> Formula:
     )
 
 
+def _clipped(m: Any) -> Callable[..., Any]:
+    return lambda x: m.where(x < 0.0, 0.0, m.where(x > 6.0, 6.0, x))
+
+
 def relu6(m: Any) -> Formula:
     return (
-        lambda x: m.where(x < 0.0, 0.0, m.where(x > 6.0, 6.0, x)),
+        _clipped(m),
         lambda y: m.where((y <= 0.0) | (y >= 6.0), 0.0, m.full(y, 1.0)),
         lambda y: m.full(y, 0.0),
     )
@@ -202,7 +206,7 @@ def squared_relu(m: Any) -> Formula:
 
 
 def hardswish(m: Any) -> Formula:
-    relu6 = m.jit(lambda x: m.where(x < 0.0, 0.0, m.where(x > 6.0, 6.0, x)))
+    relu6 = m.jit(_clipped(m))
     return (
         lambda x: x * (relu6(x + 3.0) / 6.0),
         lambda x: m.where(x <= -3.0, 0.0, m.where(x < 3.0, x / 3.0 + 0.5, 1.0)),
@@ -211,7 +215,7 @@ def hardswish(m: Any) -> Formula:
 
 
 def hardsigmoid(m: Any) -> Formula:
-    relu6 = m.jit(lambda x: m.where(x < 0.0, 0.0, m.where(x > 6.0, 6.0, x)))
+    relu6 = m.jit(_clipped(m))
     return (
         lambda x: relu6(x + 3.0) / 6.0,
         lambda x: m.where((x > -3.0) & (x < 3.0), m.full(x, 1.0 / 6.0), 0.0),

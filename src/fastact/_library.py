@@ -58,9 +58,9 @@ class CpuLibrary:
         path = Path(named) if named else find("libfastact_cpu")
         if path is None:
             self.error = (
-                "fastact was installed without compiled kernels; to get them, install a C++20 "
-                "compiler and torch >= 2.10, then run: pip install --no-build-isolation "
-                "--force-reinstall --no-deps fastact"
+                "fastact was installed without compiled kernels; to get them (on Linux), install a "
+                "C++20 compiler and torch >= 2.10, then run: pip install --no-build-isolation "
+                "--force-reinstall --no-deps --no-binary fastact fastact"
             )
             return
         families("fastact")  # the schemas come first

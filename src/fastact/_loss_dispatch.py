@@ -12,7 +12,7 @@ from . import _compositions, _private
 from . import _originals as F
 from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
 from ._backend import STATE
-from ._compositions import REDUCTIONS, class_dim, joint_dtype
+from ._compositions import REDUCTIONS, SUM, class_dim, joint_dtype
 from ._cutoffs import line_of
 from ._dispatch import (
     PLAIN,
@@ -145,8 +145,11 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
         return y
     if dtype is None:
         x = autocast(op, x)
-    result: Tensor = apply(STATE.kernels.functions[op], records, x, dim % rank)
-    return result
+    scalar = x.dim() == 0  # which under vmap has no dimension that could move
+    result: Tensor = apply(
+        STATE.kernels.functions[op], records, x.unsqueeze(0) if scalar else x, dim % rank
+    )
+    return result.squeeze(0) if scalar else result
 
 
 # --------------------------------------------------------------------------------------------------
@@ -231,7 +234,7 @@ def cross_entropy(
             target = target.reshape(())
     divided = normalizer is not None
     constants = (
-        2 if divided else reduction,
+        SUM if divided else reduction,
         ignore_index,
         float(label_smoothing),
         float(z_loss),

@@ -197,7 +197,7 @@ def _bce_with_logits() -> Family:
     extra = "Tensor target, Tensor? weight, Tensor? pos_weight"
 
     def reduced(rows: Tensor, reduction: int) -> Tensor:
-        if reduction == NONE:
+        if reduction == NONE or rows.dim() == 1:  # each of one element
             return rows
         rows = rows.flatten(1)
         return rows.sum(1) if reduction == SUM else rows.mean(1)

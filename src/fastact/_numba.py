@@ -2,8 +2,8 @@
 
 One vocabulary of elementary functions (_numba_vocabulary.py) turns every row's formula into machine
 code, and a few loops (_numba_loops.py) make the kernels of every op of it. All arithmetic is in
-float64 whatever the dtype, so that float32 and 16-bit results round once, at the end. It is
-imported where it is asked for, or the compiled library is not there.
+float64 whatever the dtype, and rounded at the end; to 16 bits by way of float32. It is imported
+where it is asked for, or the compiled library is not there.
 """
 
 from __future__ import annotations

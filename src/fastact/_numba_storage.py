@@ -1,4 +1,4 @@
-"""How an element becomes a float64, and is rounded back, to nearest even; as csrc/cpu/storage.h.
+"""How an element becomes a float64, and is rounded back; as csrc/formulas/storage.h.
 
 Numba knows neither 16-bit type: bfloat16 comes as uint16 and float16 as int16.
 """
@@ -23,7 +23,7 @@ def load(x: Any) -> Any:
 
 
 def store(like: Any, x: Any) -> Any:
-    """A float64 rounded to what ``like`` is an element of."""
+    """A float64 rounded to what ``like`` is an element of; to 16 bits by way of float32."""
 
 
 def rounded(like: Any, x: Any) -> Any:

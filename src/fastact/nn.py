@@ -262,27 +262,26 @@ class NLLLoss(nn.NLLLoss):
 class CrossEntropyLoss(nn.CrossEntropyLoss):
     """:func:`fastact.functional.cross_entropy`; arguments as torch.nn.CrossEntropyLoss.
 
-    Args:
-        *args: as torch.nn.CrossEntropyLoss.
-        inplace_backward: see the function, as z_loss, softcap, return_lse and return_entropy.
-        z_loss: see the function.
-        softcap: see the function.
-        return_lse: see the function.
-        return_entropy: see the function.
-        **kwargs: as torch.nn.CrossEntropyLoss.
+    By keyword it takes ``inplace_backward``, ``z_loss``, ``softcap``, ``return_lse`` and
+    ``return_entropy``, too: see the function.
     """
 
     def __init__(
         self,
-        *args: Any,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
         inplace_backward: bool = False,
         z_loss: float = 0.0,
         softcap: float | None = None,
         return_lse: bool = False,
         return_entropy: bool = False,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         self.inplace_backward = inplace_backward
         self.z_loss = z_loss
         self.softcap = softcap
@@ -307,6 +306,12 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
             return_lse=self.return_lse,
             return_entropy=self.return_entropy,
         )
+
+    def extra_repr(self) -> str:
+        """What differs from the defaults among the arguments that torch's loss does not have."""
+        defaults = CrossEntropyLoss.__init__.__kwdefaults__ or {}
+        given = {name: getattr(self, name) for name in defaults}
+        return ", ".join(f"{k}={v!r}" for k, v in given.items() if v != defaults[k])
 
 
 class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):

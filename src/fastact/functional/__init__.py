@@ -3,7 +3,8 @@
 Every function takes float32, float64, bfloat16 and float16 tensors of any layout on the CPU, is
 differentiable to any order in reverse and forward mode, and works under torch.func, torch.compile,
 autocast and checkpointing. What no kernel here serves (other dtypes and devices, sparse and
-quantised tensors, tensor subclasses) goes to torch's own op, unless a backend is forced.
+quantised tensors, tensor subclasses but DTensor) goes to torch's own op, unless a backend is
+forced.
 """
 
 from .activations import (

@@ -147,8 +147,9 @@ def geglu(input: Tensor, approximate: str = "none") -> Tensor:
         approximate: ``'none'`` or ``'tanh'``.
 
     Raises:
-        RuntimeError: the last dimension is odd, or there is none; ``approximate`` is something
-            else. TypeError: ``input`` is not a tensor.
+        RuntimeError: the last dimension is odd, or there is none; or ``approximate`` is something
+            else.
+        TypeError: ``input`` is not a tensor.
 
     Example:
         >>> import torch, fastact

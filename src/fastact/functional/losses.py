@@ -194,16 +194,16 @@ def cross_entropy(
         and softcap is None
         and normalizer is None
         and not (inplace_backward or z_loss or return_lse or return_entropy)
-        and label_smoothing >= 0
         and size_average is None
         and reduce is None
         and cross_entropy_loss is not None
     ):
         try:
-            tiny: Tensor = cross_entropy_loss(
-                input, target, weight, NUMBERS[reduction], ignore_index, label_smoothing
-            )
-            return tiny
+            if label_smoothing >= 0:  # which torch does not ask
+                tiny: Tensor = cross_entropy_loss(
+                    input, target, weight, NUMBERS[reduction], ignore_index, label_smoothing
+                )
+                return tiny
         except (IndexError, KeyError, RuntimeError, TypeError, ValueError):
             pass  # to be said in more words below
     return _loss_dispatch.cross_entropy(
