@@ -1,4 +1,4 @@
-"""What CMake does with the CUDA compiler that is there, or is not."""
+"""What CMake does with the CUDA compiler that is there, or is not; and outside Linux."""
 
 import os
 import shutil
@@ -43,6 +43,15 @@ esac
 """)
     script.chmod(0o755)
     return script
+
+
+def test_other_systems_have_no_kernels(tmp_path):
+    done = subprocess.run(
+        [CMAKE, "-S", ROOT, "-B", tmp_path, "-DCMAKE_SYSTEM_NAME=Darwin"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "installed without compiled kernels" in " ".join(done.stderr.split())
 
 
 def test_without_nvcc_it_is_left_out(tmp_path):
