@@ -27,34 +27,34 @@ struct CrossEntropyDouble : CrossEntropyGroup<S, lane_is_row> {
     Row row;
     load_row(row);
     const Target& target = row.target;
-    Pushed pushed;
-    fill(pushed.origin, T(0));
+    Tangent tangent;
+    fill(tangent.origin, T(0));
     for (int r = 0; args.target && r < group.count; ++r)
       if (target.used[r])
-        pushed.origin[r] = load(*group.at(args.v, r, target.index[r])) * target.slope[r];
+        tangent.origin[r] = load(*group.at(args.v, r, target.index[r])) * target.slope[r];
     PerRow dot;
-    fill(pushed.mean, T(0));
-    fill(pushed.covariance, T(0));
+    fill(tangent.mean, T(0));
+    fill(tangent.covariance, T(0));
     fill(dot, T(0));
     group.in_turn([&](const G&) {
-      if (is_used(target)) sum_up(row, pushed, dot);
+      if (is_used(target)) sum_up(row, tangent, dot);
     });
     PerRow by_loss, by_entropy;
     sums[0] = sums[1] = 0;
     group.for_rows([&](int r) {
-      const T mean = pushed.mean[r];
-      pushed.by_lse[r] = mean + pushed.origin[r];
+      const T mean = tangent.mean[r];
+      tangent.by_lse[r] = mean + tangent.origin[r];
       by_loss[r] = target.coefficient[r] * mean + row.mass[r] * mean - dot[r] +
-                   T(2) * z_loss * row.lse[r] * pushed.by_lse[r];
-      by_entropy[r] = -pushed.covariance[r];
-      if (!target.used[r]) by_loss[r] = pushed.by_lse[r] = by_entropy[r] = T(0);
+                   T(2) * z_loss * row.lse[r] * tangent.by_lse[r];
+      by_entropy[r] = -tangent.covariance[r];
+      if (!target.used[r]) by_loss[r] = tangent.by_lse[r] = by_entropy[r] = T(0);
     });
     for (int r = 0; r < group.count; ++r) {
       sums[0] += double(by_loss[r]);
       if (target.used[r]) sums[1] += double(target.weight[r]);
     }
     if (args.grad_grad_loss) group.store_rows(args.grad_grad_loss, by_loss);
-    if (args.grad_grad_lse) group.store_rows(args.grad_grad_lse, pushed.by_lse);
+    if (args.grad_grad_lse) group.store_rows(args.grad_grad_lse, tangent.by_lse);
     if (args.grad_grad_entropy) group.store_rows(args.grad_grad_entropy, by_entropy);
     if (!args.grad_logits) return;
 
@@ -63,7 +63,7 @@ struct CrossEntropyDouble : CrossEntropyGroup<S, lane_is_row> {
     group.in_turn([&](const G&) {
       if (is_used(target))
         for (int64_t first = 0; first < classes(); first += G::width)
-          store_tangent(row, pushed, at_target, first);
+          store_tangent(row, tangent, at_target, first);
       else
         zero(args.grad_logits);
     });
@@ -71,12 +71,12 @@ struct CrossEntropyDouble : CrossEntropyGroup<S, lane_is_row> {
 
   // Of y = v dz/dx, counted from its value at the target, as the loss depends on differences only: the
   // mean, and the covariance with z. by_lse is what lse takes of it.
-  struct Pushed {
+  struct Tangent {
     PerRow origin, mean, covariance, by_lse;
   };
 
   // What the classes of the rows whose turn it is add up to; dot: of y and a.
-  void sum_up(const Row& row, Pushed& pushed, PerRow& dot) const {
+  void sum_up(const Row& row, Tangent& tangent, PerRow& dot) const {
     Lanes<T> means, covariances, dots;
     fill(means, T(0));
     fill(covariances, T(0));
@@ -91,21 +91,21 @@ struct CrossEntropyDouble : CrossEntropyGroup<S, lane_is_row> {
           const int r = group.row(l);
           T d = z[k][l] - row.max[r], mean = row.mean[r];
           T p = exp_negative(d) * row.inverse[r];
-          T from_origin = y[k][l] - pushed.origin[r];
+          T from_origin = y[k][l] - tangent.origin[r];
           means[l] += p == T(0) ? T(0) : p * from_origin;
           covariances[l] += p == T(0) ? T(0) : p * (d - mean) * from_origin;
         }
       if (!spread()) continue;
       load_coefficients(a, first);
       for (int k = 0; k < n; ++k)
-        for (int l = 0; l < lanes; ++l) dots[l] += a[k][l] * (y[k][l] - pushed.origin[group.row(l)]);
+        for (int l = 0; l < lanes; ++l) dots[l] += a[k][l] * (y[k][l] - tangent.origin[group.row(l)]);
     }
-    add_up(means, pushed.mean);
-    add_up(covariances, pushed.covariance);
+    add_up(means, tangent.mean);
+    add_up(covariances, tangent.covariance);
     add_up(dots, dot);
   }
 
-  void store_tangent(const Row& row, const Pushed& pushed, const PerRow& at_target,
+  void store_tangent(const Row& row, const Tangent& tangent, const PerRow& at_target,
                      int64_t first) const {
     alignas(64) Block<T> z, y, grad;
     load_logits(z, first);
@@ -115,8 +115,8 @@ struct CrossEntropyDouble : CrossEntropyGroup<S, lane_is_row> {
       for (int l = 0; l < lanes; ++l) {
         const int r = group.row(l);
         T d = z[k][l] - row.max[r];
-        grad[k][l] = gradient_tangent(d, row.inverse[r], y[k][l] - pushed.origin[r], pushed.mean[r],
-                                      pushed.by_lse[r], pushed.covariance[r], row.u[r], row.kappa[r],
+        grad[k][l] = gradient_tangent(d, row.inverse[r], y[k][l] - tangent.origin[r], tangent.mean[r],
+                                      tangent.by_lse[r], tangent.covariance[r], row.u[r], row.kappa[r],
                                       row.h[r], row.mean[r], z_loss);
       }
     if (args.softcap > 0) add_curvature(row, first, z, grad, at_target);

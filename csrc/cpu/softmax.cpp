@@ -67,7 +67,7 @@ struct RowsInLanes {
       Lanes<T> sum;
       fill(sum, T(0));
       for (int64_t first = 0; first < args.rows.classes; first += G::width)
-        add(sum, load(group, first), [&](int k, int l) { return F::pulled(grad[k][l], y[k][l]); });
+        add(sum, load(group, first), [&](int k, int l) { return F::vjp_term(grad[k][l], y[k][l]); });
       for (int64_t first = 0; first < args.rows.classes; first += G::width) {
         const int n = load(group, first);
         for (int k = 0; k < n; ++k)
@@ -92,15 +92,15 @@ struct RowsInLanes {
       fill(grad_sum, T(0));
       for (int64_t first = 0; first < args.rows.classes; first += G::width) {
         const int n = load(group, first);
-        add(v_sum, n, [&](int k, int l) { return F::pushed(v[k][l], y[k][l]); });
-        add(grad_sum, n, [&](int k, int l) { return F::pulled(grad[k][l], y[k][l]); });
+        add(v_sum, n, [&](int k, int l) { return F::jvp_term(v[k][l], y[k][l]); });
+        add(grad_sum, n, [&](int k, int l) { return F::vjp_term(grad[k][l], y[k][l]); });
       }
       for (int64_t first = 0; first < args.rows.classes; first += G::width) {
         const int n = load(group, first);
         for (int k = 0; k < n; ++k)
           for (int l = 0; l < lanes; ++l) {
             const T vi = v[k][l], gi = grad[k][l], yi = y[k][l];
-            v[k][l] = F::forward_mode(vi, yi, v_sum[l]);
+            v[k][l] = F::jvp(vi, yi, v_sum[l]);
             grad[k][l] = F::by_saved(vi, gi, yi, grad_sum[l], v_sum[l]);
           }
         group.store(args.outputs[0], first, v);
@@ -186,7 +186,7 @@ struct WholeRows {
         const S* grad = group.at(args.inputs[0], 0);
         const S* y = group.at(args.inputs[1], 0);
         S* grad_x = group.at(args.outputs[0], 0);
-        const T sum = total(group, grad, y, F::pulled);
+        const T sum = total(group, grad, y, F::vjp_term);
         map({grad, y}, {grad_x}, classes, [&](const T(&a)[2], T(&b)[1]) __attribute__((always_inline)) {
           b[0] = F::backward(a[0], a[1], sum);
         });
@@ -203,10 +203,10 @@ struct WholeRows {
         const S* y = group.at(args.inputs[2], 0);
         S* grad_grad = group.at(args.outputs[0], 0);
         S* grad_y = group.at(args.outputs[1], 0);
-        const T v_sum = total(group, v, y, F::pushed), grad_sum = total(group, grad, y, F::pulled);
+        const T v_sum = total(group, v, y, F::jvp_term), grad_sum = total(group, grad, y, F::vjp_term);
         map({v, grad, y}, {grad_grad, grad_y}, classes,
             [&](const T(&a)[3], T(&b)[2]) __attribute__((always_inline)) {
-              b[0] = F::forward_mode(a[0], a[2], v_sum);
+              b[0] = F::jvp(a[0], a[2], v_sum);
               b[1] = F::by_saved(a[0], a[1], a[2], grad_sum, v_sum);
             });
       });

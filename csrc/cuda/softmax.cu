@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 2)
     const auto sums = operands.template sum<in_flight<S> / 2, Sum>([&](Sum& mine, int, int, auto& a) {
       T part = T(0);
 #pragma unroll
-      for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) part += F::pulled(a[0][k], a[1][k]);
+      for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) part += F::vjp_term(a[0][k], a[1][k]);
       mine.at[0] += part;
     });
     const T total = sums.at[0];
@@ -63,15 +63,15 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 1)
       Sum part;
 #pragma unroll
       for (int k = 0; k < int(sizeof(a[0]) / sizeof(T)); ++k) {
-        part.at[0] += F::pushed(a[0][k], a[2][k]);
-        part.at[1] += F::pulled(a[1][k], a[2][k]);
+        part.at[0] += F::jvp_term(a[0][k], a[2][k]);
+        part.at[1] += F::vjp_term(a[1][k], a[2][k]);
       }
       mine = mine + part;
     });
     const T v_sum = totals.at[0], grad_sum = totals.at[1];
     operands.map({row.out<S>(args.outputs[0]), row.out<S>(args.outputs[1])},
                  [&](int, const T(&a)[3], T(&b)[2]) {
-                   b[0] = F::forward_mode(a[0], a[2], v_sum);
+                   b[0] = F::jvp(a[0], a[2], v_sum);
                    b[1] = F::by_saved(a[0], a[1], a[2], grad_sum, v_sum);
                  });
   });

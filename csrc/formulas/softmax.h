@@ -53,8 +53,9 @@ struct SoftmaxConstants<double> {
 
 // exp(x) for x <= 0, times 2^24 (double: 2^53), so that it is normal where exp(x) is not; 0 where that
 // rounds to 0, and for -inf. The exponent is added to 2^24 2^f as an integer. 1 ulp; for results that
-// are rounded to 16 bits, is_short, 2.6e-6 and 1.3e-8 |x| more. With keeps_nan = false a NaN may give any
-// number: use it only where the factor it is multiplied by is NaN then, too. On a CPU it saves a seventh.
+// are rounded to 16 bits, is_short, 2.6e-6 and 1.3e-8 |x| more. With keeps_nan = false a NaN may give
+// any number: use it only where the factor it is multiplied by is NaN then, too. On a CPU it saves a
+// seventh.
 template <bool is_short = false, bool keeps_nan = true, class T>
 FASTACT_FN T exp_negative_lifted(T x) {
   using C = SoftmaxConstants<T>;
@@ -157,10 +158,10 @@ struct Softmax {
   }
   static constexpr bool has_exponentials = true;
   FASTACT_FN static T of_exponential(T lifted, T scale) { return lifted * scale; }
-  FASTACT_FN static T pulled(T grad, T y) { return grad * y; }  // what backward sums
+  FASTACT_FN static T vjp_term(T grad, T y) { return grad * y; }  // what backward sums over a row
   FASTACT_FN static T backward(T grad, T y, T sum) { return y * (grad - sum); }
-  FASTACT_FN static T pushed(T v, T y) { return v * y; }  // what forward mode sums
-  FASTACT_FN static T forward_mode(T v, T y, T sum) { return y * (v - sum); }
+  FASTACT_FN static T jvp_term(T v, T y) { return v * y; }  // what forward mode sums over a row
+  FASTACT_FN static T jvp(T v, T y, T sum) { return y * (v - sum); }
   // The gradient of sum(v * backward(grad, y)) by y, from the sums of grad and of v.
   FASTACT_FN static T by_saved(T v, T grad, T, T grad_sum, T v_sum) {
     return v * (grad - grad_sum) - grad * v_sum;
@@ -175,16 +176,16 @@ struct LogSoftmax {
   FASTACT_FN static T value(T d, T scale) {
     return d - scale;
   }
-  FASTACT_FN static T pulled(T grad, T) { return grad; }
+  FASTACT_FN static T vjp_term(T grad, T) { return grad; }
   FASTACT_FN static T backward(T grad, T y, T sum) {
     T p = exp_negative(y);
     return grad - (p == T(0) ? T(0) : p * sum);
   }
-  FASTACT_FN static T pushed(T v, T y) {
+  FASTACT_FN static T jvp_term(T v, T y) {
     T p = exp_negative(y);
     return p == T(0) ? T(0) : v * p;
   }
-  FASTACT_FN static T forward_mode(T v, T, T sum) { return v - sum; }
+  FASTACT_FN static T jvp(T v, T, T sum) { return v - sum; }
   FASTACT_FN static T by_saved(T v, T, T y, T grad_sum, T) { return -v * exp_negative(y) * grad_sum; }
 };
 

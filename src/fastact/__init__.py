@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import _backend, autograd, functional, nn
 from ._backend import BackendInfo, backend, backends
-from ._monitor import monitor
+from ._monitor import Record, monitor
 from ._patch import patched
 from ._version import __version__
 
 __all__ = [
     "BackendInfo",
+    "Record",
+    "Report",
     "__version__",
     "autograd",
     "backend",
@@ -32,7 +34,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import distributed
-    from ._replace import replace, restore
+    from ._replace import Report, replace, restore
 
 _backend.check_environment()
 
@@ -43,7 +45,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     # At the first use: the tables of replace() take 4 ms, distributed imports torch.distributed.
-    if name in ("replace", "restore"):
+    if name in ("Report", "replace", "restore"):
         return getattr(import_module("._replace", __name__), name)
     if name == "distributed":
         return import_module(".distributed", __name__)
