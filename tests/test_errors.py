@@ -40,6 +40,10 @@ TABLE = [
      lambda: TF.elu(X.clone(), "a", True), TypeError, ["elu()", "alpha", "str"]),
     ("beta list", lambda: F.softplus(X, [1]), lambda: TF.softplus(X, [1]), TypeError,
      ["softplus()", "beta", "list"]),
+    ("beta of two", lambda: F.softplus(X, torch.ones(2)), lambda: TF.softplus(X, torch.ones(2)),
+     TypeError, ["softplus()", "beta", "Tensor"]),
+    ("alpha of two", lambda: F.celu(X, torch.ones(2)), lambda: TF.celu(X, torch.ones(2)), TypeError,
+     ["celu()", "alpha", "Tensor"]),
     ("alpha of celu 0", lambda: F.celu(X, 0.0), lambda: TF.celu(X, 0.0), RuntimeError,
      ["celu()", "alpha", "zero"]),
     ("odd", lambda: F.swiglu(torch.randn(3, 5)), lambda: TF.glu(torch.randn(3, 5)), RuntimeError,
@@ -88,6 +92,13 @@ def test_bad_input(call, theirs, error, parts, backend):
         # One readable line: no C++ file, no stack.
         assert ".cpp" not in str(caught.value)
         assert "\n" not in str(caught.value).strip()
+
+
+def test_alpha_of_celu_may_be_a_tensor_but_not_zero():
+    """torch's takes none."""
+    torch.testing.assert_close(F.celu(X, torch.tensor(0.5)), TF.celu(X, 0.5))
+    with pytest.raises(RuntimeError, match="alpha.*zero"):
+        F.celu(X, torch.zeros(1))
 
 
 def test_devices():

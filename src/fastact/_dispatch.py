@@ -176,7 +176,7 @@ def unary(row: Activation, x: Tensor, *parameters: float) -> Tensor:
     if (type(x) is Tensor or type(x) is Parameter) and not is_dynamo_compiling():
         cutoffs, n = STATE.choice.cutoffs[row.name], x.numel()
         if n < cutoffs.most and is_small(row.name, x.dtype, n, records_graph(x)):
-            return row.builtin(x, *parameters) if parameters != row.defaults else row.builtin(x)
+            return row.builtin(x, *parameters)
     if compiles_to_torch() or not is_served(row.name, "input", x):
         return row.reference(x, *parameters)
     records = records_graph(x)

@@ -265,10 +265,10 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
     Source: Barron 2017, arXiv:1704.07483.
     """
-    if alpha == 0:
-        raise RuntimeError("celu(): argument 'alpha' must not be zero")
     if type(input) is Tensor and not inplace and not traced() and input.numel() < LEAST.celu:
-        return _celu(input, alpha)
+        return _celu(input, alpha)  # which refuses zero by itself
+    if (not isinstance(alpha, Tensor) or alpha.numel() == 1) and alpha == 0:
+        raise RuntimeError("celu(): argument 'alpha' must not be zero")
     return (unary_ if inplace else unary)(_CELU, input, alpha)
 
 
@@ -333,9 +333,12 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     Source: Dugas et al. 2001.
     """
     if type(input) is Tensor and not traced() and input.numel() < LEAST.softplus:
-        if beta == 1.0 and threshold == 20.0:  # torch reads its own defaults faster
-            return _softplus(input)
-        return _softplus(input, beta, threshold)
+        try:
+            if beta == 1.0 and threshold == 20.0:  # torch reads its own defaults faster
+                return _softplus(input)
+            return _softplus(input, beta, threshold)
+        except (RuntimeError, TypeError):
+            pass  # and say it in our words
     return unary(_SOFTPLUS, input, beta, threshold)
 
 
