@@ -13,9 +13,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 logs=$PWD/build/gpu
-mkdir -p "$logs" && rm -f "$logs"/*.log "$logs"/log.txt
-results=$(cd "${OUT:-benchmarks/results}" && pwd) || exit
+results=$(mkdir -p "${OUT:-benchmarks/results}" && cd "${OUT:-benchmarks/results}" && pwd) || exit
 all=${OUT:-$logs}/log.txt
+mkdir -p "$logs" && rm -f "$logs"/*.log && : >"$all"
 site=$PWD/build/gpu-site
 seconds=530 factor=1 # for all of it
 [[ ${GPU:-} == none ]] && seconds=5300 factor=10
