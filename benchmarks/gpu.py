@@ -30,10 +30,12 @@ from results import Results, Row, machine
 from timing import Budget, in_turns
 
 import fastact
+from fastact._cli import exits
 
 GIB = 2**30
 BUDGET = Budget(seconds=0.04, least=5, most=25)
 SLICE = 5e-4
+START = 10.0  # seconds: what a process takes until it measures
 WRITE_EVERY = 15.0  # seconds: what was measured outlives a process that is killed
 # Bytes of memory a case takes, over those of its operands: float64, results, gradients.
 OVERHEAD = 12
@@ -198,9 +200,32 @@ class Session:
         """After an error that a CUDA context does not survive."""
         self.write()
         print(f"{len(self.rows)} rows; the GPU was lost, and another process goes on", flush=True)
-        left = {"--seconds": self.end - perf_counter(), "--compile-seconds": self.compiling}
+        left = {
+            "--seconds": self.end - perf_counter() - START,
+            "--compile-seconds": self.compiling,
+        }
         options = (f"{name}={max(value, 0):.0f}" for name, value in left.items())
         os.execv(sys.executable, [sys.executable, *sys.argv, *options, "--resume"])
+
+    def _measure(self, case: Case, names: list[str]) -> None:
+        notes, key = self.notes, (case.op.name, case.dtype, case.where)
+        operands = sum(case.op.moves) * case.copy_bytes // 2
+        if operands * OVERHEAD // 4 > room()[1]:
+            notes.left_out[case.name] = "memory"
+            return
+        if key not in self._right:
+            with on_device():
+                self._right[key] = gpu_cases.wrong(case)
+        if self._right[key]:
+            notes.wrong[case.name] = self._right[key]
+            return
+        try:
+            self.rows.append(measure(case, names, notes))
+        except Exception as error:
+            if COMPILE not in names and gpu_cases.LIGER not in names:
+                raise
+            notes.failed[f"{case.name} with {', '.join(names[2:])}"] = repr(error)[:300]
+            self.rows.append(measure(case, names[:2], notes))
 
     def run(self, case: Case) -> None:
         """One case; whatever goes wrong in it is noted, and the next one follows."""
@@ -208,26 +233,9 @@ class Session:
         if perf_counter() > self.end:
             notes.left_out[case.name] = "time"
             return
-        operands = sum(case.op.moves) * case.copy_bytes // 2
-        if operands * OVERHEAD // 4 > room()[1]:
-            notes.left_out[case.name] = "memory"
-            return
-        key = (case.op.name, case.dtype, case.where)
         start, names = perf_counter(), self.competitors(case)
         try:
-            if key not in self._right:
-                with on_device():
-                    self._right[key] = gpu_cases.wrong(case)
-            if self._right[key]:
-                notes.wrong[case.name] = self._right[key]
-                return
-            try:
-                self.rows.append(measure(case, names, notes))
-            except Exception as error:
-                if COMPILE not in names and gpu_cases.LIGER not in names:
-                    raise
-                notes.failed[f"{case.name} with {', '.join(names[2:])}"] = repr(error)[:300]
-                self.rows.append(measure(case, names[:2], notes))
+            self._measure(case, names)
         except Exception as error:
             notes.failed[case.name] = repr(error)[:300]
         finally:
@@ -296,16 +304,19 @@ def main() -> int:
     session = Session(options)
     if options.resume:
         session.resume()
+    left = [case for case in chosen(options) if not session.has(case)]
+    code = 0
     try:
-        for case in chosen(options):
-            if not session.has(case):
-                session.run(case)
+        while left:
+            session.run(left[0])
+            left.pop(0)
     except KeyboardInterrupt:  # at a limit of time
-        print("interrupted")
+        session.notes.left_out |= {case.name: "interrupted" for case in left}
+        code = exits.INTERRUPTED
     session.write()
     show(session.results)
     print(f"written to {session.path}")
-    return int(bool(session.notes.wrong or session.notes.failed))
+    return code or int(bool(session.notes.wrong or session.notes.failed))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ print("the GPU library answers, on", torch.cuda.get_device_name())
 
 # In several processes, where there is pytest-xdist.
 workers() {
-  "$python" -c "import xdist" 2>/dev/null && echo "-n 6"
+  "$python" -c "import xdist" 2>/dev/null && echo "-n 6 --dist loadgroup"
 }
 
 # Streams, graphs, memory, the compiler: what no emulation has seen.

@@ -18,6 +18,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: needs GiB of memory; run with --run-slow")
+    config.addinivalue_line(
+        "markers", "xdist_group(name): one by one, with --dist loadgroup"
+    )
     config.addinivalue_line("markers", "cpu_only: of no meaning with --device cuda")
 
 
@@ -42,10 +45,10 @@ def compiled(request):
     with fastact.backend("compiled"), nullcontext() if device == "cpu" else torch.device(device):
         yield
     if torch.cuda.is_initialized():
-        wait_for_gpu()
+        wait_for_gpu(request.config.pluginmanager.getplugin("capturemanager"))
 
 
-def wait_for_gpu():
+def wait_for_gpu(capture):
     """What goes wrong on the GPU is told to whoever waits for it next: that is this test.
 
     The process cannot use the GPU from then on. pytest-xdist names the test, and begins another.
@@ -54,7 +57,8 @@ def wait_for_gpu():
         torch.cuda.synchronize()
     except RuntimeError as error:
         if "PYTEST_XDIST_WORKER" in os.environ:
-            print(error, file=sys.stderr, flush=True)
+            with capture.global_and_fixture_disabled():
+                print(error, file=sys.stderr, flush=True)
             os._exit(70)
         raise
 

@@ -228,6 +228,7 @@ needs_20_gib = pytest.mark.skipif(
 
 
 @needs_20_gib
+@pytest.mark.xdist_group("memory")
 def test_more_than_2_to_the_31_elements():
     n = 2**31 + 12345
     x = torch.zeros(n, dtype=torch.bfloat16)
@@ -240,6 +241,7 @@ def test_more_than_2_to_the_31_elements():
 
 
 @needs_20_gib
+@pytest.mark.xdist_group("memory")
 @pytest.mark.parametrize("shape", [(2**31 // 128257 + 2, 128257), (2**31 // 64 + 40, 64)])
 def test_more_than_2_to_the_31_logits(shape):
     x = torch.zeros(shape, dtype=torch.bfloat16)

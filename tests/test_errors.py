@@ -95,7 +95,7 @@ def test_bad_input(call, theirs, error, parts, backend):
 
 
 def test_alpha_of_celu_may_be_a_tensor_but_not_zero():
-    """torch's takes none."""
+    """torch's refuses one with a dimension."""
     torch.testing.assert_close(F.celu(X, torch.tensor(0.5)), TF.celu(X, 0.5))
     with pytest.raises(RuntimeError, match=r"alpha.*zero"):
         F.celu(X, torch.zeros(1))

@@ -84,6 +84,12 @@ def test_maps_over_single_elements(name):
     CLOSE(*results)
 
 
+def test_softmax_of_one_element_is_no_view():
+    for f in (F.softmax, F.log_softmax):
+        assert not f(torch.tensor(2.0), 0)._is_view()
+        assert not f(torch.tensor(2.0, requires_grad=True), 0)._is_view()
+
+
 @NAMES
 def test_higher_orders(name):
     x = leaf()

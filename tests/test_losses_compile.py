@@ -56,6 +56,21 @@ def test_fullgraph(name, dynamic):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("name", ["softmax", "cross_entropy", "probabilities", "bce"])
+def test_fullgraph_of_vmap(name, gradient):
+    calls = {
+        "softmax": lambda x, _: F.softmax(x, 0).square().sum(),
+        "cross_entropy": lambda x, _: F.cross_entropy(x, T[0]),
+        "probabilities": lambda x, q: F.cross_entropy(x, q),
+        "bce": lambda x, q: F.binary_cross_entropy_with_logits(x, q),
+    }
+    f = torch.func.grad(calls[name]) if gradient else calls[name]
+    run = lambda x, q: torch.func.vmap(f)(x, q)  # noqa: E731
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(X, Q), run(X, Q))
+
+
 def test_normalizer_as_an_argument():
     f = lambda x, n: F.cross_entropy(x, T, normalizer=n)  # noqa: E731
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")

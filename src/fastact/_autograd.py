@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
+from torch.compiler import is_dynamo_compiling
 
 from . import _private
 from ._family import Family, as_tuple, no_passive
@@ -34,6 +35,8 @@ def may_be_tracked(t: Tensor | None) -> bool:
     if t is None or t.requires_grad:
         return t is not None
     if functorch_active():
+        if is_dynamo_compiling():  # which cannot look into a tensor
+            return True
         while _private.is_functorch_wrapped(t):
             if _private.is_grad_tracking(t):
                 return True

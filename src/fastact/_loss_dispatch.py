@@ -145,7 +145,7 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
         return y
     if dtype is None:
         x = autocast(op, x)
-    scalar = x.dim() == 0  # which under vmap has no dimension that could move
+    scalar = x.dim() == 0 and transforms_active()  # vmap has no dimension to move there
     result: Tensor = apply(
         STATE.kernels.functions[op], records, x.unsqueeze(0) if scalar else x, dim % rank
     )

@@ -338,7 +338,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
                 return _softplus(input)
             return _softplus(input, beta, threshold)
         except (RuntimeError, TypeError):
-            pass  # and say it in our words
+            pass  # of a tensor of two, say: torch names the argument
     return unary(_SOFTPLUS, input, beta, threshold)
 
 
