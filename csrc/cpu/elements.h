@@ -101,9 +101,9 @@ FASTACT_FN void map(const BFloat16* const (&x)[ins], BFloat16* const (&y)[outs],
   map_each(last_x, last_y, 1, f);
 }
 
-// Blocks of each array, read and written a cache line of each in turn. A loop that reads a whole block of
-// one array, then of the next, gets no hardware prefetch where their addresses differ by 64 MiB, among
-// other distances (docs/design.md).
+// Blocks of each array, read and written a cache line of each in turn. A loop that reads a whole block
+// of one array, then of the next, gets no hardware prefetch where their addresses differ by 64 MiB,
+// among other distances (docs/design.md).
 template <int ins, int outs, class F>
 FASTACT_FN void map(const Half* const (&x)[ins], Half* const (&y)[outs], int64_t n, const F& f) {
 #if defined(__F16C__)
