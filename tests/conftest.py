@@ -18,9 +18,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: needs GiB of memory; run with --run-slow")
-    config.addinivalue_line(
-        "markers", "xdist_group(name): one by one, with --dist loadgroup"
-    )
+    config.addinivalue_line("markers", "xdist_group(name): one by one, with --dist loadgroup")
     config.addinivalue_line("markers", "cpu_only: of no meaning with --device cuda")
 
 
