@@ -31,8 +31,10 @@ class Report:
     """What :func:`fastact.replace` did, or would do; prints as a table.
 
     Attributes:
-        replaced: a row for each module and loss that was replaced.
-        left: a row for each that looks like one of ours, with the reason why it was left.
+        replaced: for each module and loss that was replaced its ``name``, what it ``was`` and what
+            computes it ``now``.
+        left: for each that looks like one of ours its ``name``, what it ``was``, and ``why`` it was
+            left.
         dry_run: whether nothing was changed.
     """
 
