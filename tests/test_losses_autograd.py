@@ -9,6 +9,7 @@ from losses import make, targets, weights
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
+import fastact
 from fastact import functional as F
 
 CLOSE = torch.testing.assert_close
@@ -82,6 +83,16 @@ def test_maps_over_single_elements(name):
         derivatives = (f, grad(f), jacfwd(f), jacfwd(grad(f)), grad(grad(f)))
         results.append([vmap(derivative)(x, y) for derivative in derivatives])
     CLOSE(*results)
+
+
+@pytest.mark.parametrize("function", [fastact.autograd.Softmax, fastact.autograd.LogSoftmax])
+def test_functions_map_over_single_elements(function):
+    """The rule is the op's, whoever calls it."""
+    x = make(2, 3, dtype=DOUBLE)
+    f = lambda x: function.apply(x, 0)  # noqa: E731
+    for derivative in (f, grad(f), jacfwd(grad(f))):
+        wanted = torch.full_like(x, float(derivative is f and "Log" not in function.__name__))
+        CLOSE(vmap(vmap(derivative))(x), wanted)
 
 
 def test_softmax_of_one_element_is_no_view():

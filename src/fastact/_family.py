@@ -127,9 +127,16 @@ def elementwise_batching(dim_at: int | None = None) -> Callable[..., Any]:
         for arg, dim in zip(args, in_dims, strict=True):
             is_tensor = isinstance(arg, Tensor)
             batched.append(leading(arg, dim, info.batch_size) if is_tensor else arg)
+        # Elements without dimensions: the one that is meant is added, and taken off again.
+        scalars = dim_at is not None and batched[0].dim() == 1
+        if scalars:
+            batched = [t.unsqueeze(1) if isinstance(t, Tensor) else t for t in batched]
         if dim_at is not None:
             batched[dim_at] += 1
         result = op(*batched)
-        return result, (0 if isinstance(result, Tensor) else (0,) * len(result))
+        if isinstance(result, Tensor):
+            return result.squeeze(1) if scalars else result, 0
+        results = tuple(t.squeeze(1) for t in result) if scalars else result
+        return results, (0,) * len(results)
 
     return rule

@@ -145,11 +145,8 @@ def softmax(op: str, x: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
         return y
     if dtype is None:
         x = autocast(op, x)
-    scalar = x.dim() == 0 and transforms_active()  # vmap has no dimension to move there
-    result: Tensor = apply(
-        STATE.kernels.functions[op], records, x.unsqueeze(0) if scalar else x, dim % rank
-    )
-    return result.squeeze(0) if scalar else result
+    result: Tensor = apply(STATE.kernels.functions[op], records, x, dim % rank)
+    return result
 
 
 # --------------------------------------------------------------------------------------------------
