@@ -52,7 +52,7 @@ demo: $(BIN)/.extra-demo  ## Trains small nets with torch.nn and fastact.nn side
 test: $(BIN)/.extra-test  ## Runs the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-# Half an hour on two cores. EXHAUSTIVE="--step 61 gelu silu" takes every 61st input of two activations.
+# Twenty minutes on two cores. EXHAUSTIVE="--step 61 gelu silu" takes every 61st input of two activations.
 exhaustive: $(BIN)/.torch  ## Compares every float32, bfloat16 and float16 with float64
 	$(BIN)/cmake -S . -B build/exhaustive -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	$(BIN)/cmake --build build/exhaustive --target exhaustive --parallel 2
