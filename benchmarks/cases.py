@@ -178,6 +178,12 @@ def _losses() -> Iterator[Op]:
         shapes(large), (1, 2), {"inplace_backward": True}, scalar=True, indexed=True,
         overwrites=True, dtypes=dtypes, modes=(BOTH,),
     )  # fmt: skip
+    # One pass, which reads the logits and writes the gradient.
+    yield Op(
+        "cross_entropy_expected", family, "cross_entropy", TF.cross_entropy, _logits,
+        shapes(large, wide), (1, 1), {"expected_grad": 1.0}, scalar=True, indexed=True,
+        dtypes=dtypes, modes=(BOTH,),
+    )  # fmt: skip
     for name, function in (("softmax", TF.softmax), ("log_softmax", TF.log_softmax)):
         yield Op(
             name, family, name, partial(function, dim=-1), _one, shapes(large, images, tiny),

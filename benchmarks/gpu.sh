@@ -112,8 +112,8 @@ ordinary_tests() {
   [[ ${GPU:-} == none ]] && device=cpu
   # shellcheck disable=SC2046
   pytest $(workers) --device "$device" --maxfail=50 --durations=5 tests/test_inplace.py \
-    tests/test_cross_entropy_inplace.py tests/test_cross_entropy_edges.py tests/test_losses_values.py \
-    tests/test_cross_entropy_values.py
+    tests/test_cross_entropy_inplace.py tests/test_cross_entropy_expected.py \
+    tests/test_cross_entropy_edges.py tests/test_cross_entropy_values.py tests/test_losses_values.py
 }
 
 # sanitize TOOL: a row of each kind of plan, and every address; our kernels, not torch's. The allocator

@@ -75,7 +75,7 @@ def _ops() -> Iterator[Op]:
                           keywords={"label_smoothing": 0.1})  # fmt: skip
             yield replace(some, name="cross_entropy, softcap, z_loss", theirs=_options,
                           keywords={"softcap": 30.0, "z_loss": 1e-4})  # fmt: skip
-        elif op.name == "cross_entropy_inplace":
+        elif op.name in ("cross_entropy_inplace", "cross_entropy_expected"):
             yield replace(op, shapes=wide | {"8192x32000": (8192, 32000)})
         elif op.function == "binary_cross_entropy_with_logits":
             some = {name: (n,) for name, n in _SIZES.items() if n <= 2**26}
@@ -120,7 +120,9 @@ def compiles(case: Case) -> bool:
 
 def keeps_rows(case: Case) -> bool:
     """Whether kernels go over a row twice that is long enough to be kept (csrc/cuda/plan.h)."""
-    twice = case.op.name in ("softmax", "log_softmax", "cross_entropy, smoothed")
+    twice = case.op.name in (
+        "softmax", "log_softmax", "cross_entropy, smoothed", "cross_entropy_expected"
+    )  # fmt: skip
     return twice and case.shape[-1] * DTYPES[case.dtype].itemsize >= 8192
 
 

@@ -61,6 +61,7 @@ def tables(results: Results) -> tuple[str, str]:
         line(
             where.replace("x", " x "),
             ratios(rows, "cross_entropy", where),
+            ratios(rows, "cross_entropy_expected", where),
             ratios(rows, "cross_entropy_inplace", where),
             ratios(rows, "cross_entropy", where, "torch.compile"),
         )

@@ -295,7 +295,13 @@ def operands(family: Any, dtype: torch.dtype = torch.float32) -> list[tuple[Any,
         (family.backward, (*grads, *saved, *constants)),
         (family.double_backward, (v, *grads, *saved, *constants)),
     ]
-    if family.inplace is not None:
+    if family.symbol == "CrossEntropy":
         plain = [t.detach().clone() if isinstance(t, Tensor) else t for t in (*grads, *saved)]
-        found.append((family.inplace, (*plain, *constants)))
+        expected, own = torch.ones((), dtype=dtype), plain[family.outputs :]
+        given = {
+            "_backward_": plain,
+            "_with_grad": (expected, *own[: family.tensors]),
+            "_correct_grad_": (torch.zeros_like(x), expected, *plain),
+        }
+        found += [(op, (*given[name], *constants)) for name, op in family.eager.items()]
     return found

@@ -354,6 +354,38 @@ def test_inplace_backward(chunks, dtype):
             assert int(buffer.isnan().sum()) == 64
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=describe)
+# (The last in eight parts.)
+@pytest.mark.parametrize("chunks", [0, 8, 64, 511, 600, 1025, 4000 if support.EMULATED else 16385])
+def test_gradient_in_the_forward_pass(chunks, dtype):
+    """The ordinary one, from a single reading of rows that can be kept; the same from two."""
+    x = misaligned(make(5, classes_of(chunks, dtype), dtype=dtype), 1)
+    x[0, 1:] = -torch.inf
+    once = can_be_kept(chunks, x, 1)
+    in_parts = x[0].nbytes > (16384 if support.EMULATED else 65536)  # which the ordinary sum is not
+    target = targets(x)
+    target[1], target[4] = -100, x.shape[1]  # which is out of range
+    for t, options in (
+        (target, {}), (target, {"label_smoothing": 0.1, "weight": weights(x.shape[1], dtype)}),
+        (target, {"softcap": 5.0, "z_loss": 0.1}), (probabilities(x), {"reduction": "sum"}),
+    ):  # fmt: skip
+        for reduction in ("mean", "none"):
+            given = {"reduction": reduction, **options}
+            want = loss_and_gradient(x, t, **given)
+            results, counts = kept_or_not(
+                lambda: loss_and_gradient(x, t, expected_grad=1, **given)  # noqa: B023
+            )
+            assert counts == [once, 0]
+            assert_same(*results)
+            # And where another gradient comes than was expected.
+            assert_same(loss_and_gradient(x, t, expected_grad=10, **given), results[0])
+            if in_parts:
+                near = {"rtol": 4 * losses.eps(x), "atol": 1e-7, "equal_nan": True}
+                torch.testing.assert_close(results[0], want, **near)
+            else:
+                assert_same(results[0], want, options)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=describe)
 @pytest.mark.parametrize("chunks", [0, 8, 64, 2049])
 def test_nan_with_all_bits_set(chunks, dtype):

@@ -19,15 +19,19 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no CUDA library")
 
 DTYPES = 4
 PASSES = 3
-# Activations; softmax and log_softmax; cross entropy forward and backward, each with and without
-# options, and double backward, and the sum that follows; binary cross entropy
-KERNELS = PASSES * (len(ACTIVATIONS) + len(GATES)) + 2 * PASSES + 2 * 2 + 1 + 1 + PASSES
+# Activations; softmax and log_softmax; cross entropy forward, forward with gradient and backward,
+# each with and without options, double backward, and the sums before and after; BCE
+KERNELS = PASSES * (len(ACTIVATIONS) + len(GATES)) + 2 * PASSES + 3 * 2 + 1 + 2 + PASSES
 # Ungated activations forward and backward, where operands are aligned; not in double
 FLAT = 2 * len(ACTIVATIONS)
-# softmax and log_softmax, forward and backward, and cross entropy forward with options
-KEEPING = 2 * 2 + 1
+# softmax and log_softmax, forward and backward, and cross entropy forward with options and with
+# gradient
+KEEPING = 2 * 2 + 1 + 2
 # Of softmax and cross entropy every one again for rows whose classes lie apart
-STRIDED = 2 * PASSES + 2 * 2 + 1
+STRIDED = 2 * PASSES + 3 * 2 + 1
+OF_ROWS = re.compile("5weigh|6finish")  # kernels that add up a number for each row, or block
+# forward of cross entropy: plain and with_gradient are its template's arguments
+FORWARD = re.compile(r"7forwardI\w*?Lb(?P<plain>[01])ELb(?P<with_gradient>[01])E")
 # Their names end in a template argument that says so, of csrc/cuda/plan.h.
 KEEPS, IS_STRIDED = (re.compile(rf"RowKindE{number}E") for number in (1, 2))
 
@@ -96,8 +100,10 @@ def test_registers_leave_room(resources):
         arguments = re.sub(r"LNS\d*_4cuda7RowKindE\dE", "", kernel)
         is_double = re.search(r"I\w*d(Lb\d)?E?E", arguments)
         often = re.search(r"(pointwise|flat).*(Forward|Backward).*Lb0|softmax_forward", kernel)
-        # 512 threads, two blocks at once
-        often = often or KEEPS.search(kernel)
+        # 512 threads, two blocks at once; for a gradient with options there is not room enough
+        forward = FORWARD.search(kernel)
+        kept = KEEPS.search(kernel) and not (forward and forward.groups() == ("0", "1"))
+        often = often or kept
         often = often or (IS_STRIDED.search(kernel) and "softmax_backward" in kernel)
         limit = 64 if often and not is_double and "DoubleBackward" not in kernel else 128
         if "double_backward" in kernel or is_double:
@@ -115,28 +121,30 @@ def disassembled(architecture):
 
 @pytest.mark.parametrize("architecture", ["80", "90", "120"])
 def test_128_bit_accesses(architecture, resources):
-    """Every kernel reads and writes 16 bytes at a time, but the last sum and strided rows."""
+    """All kernels read and write 16 bytes at a time, but for rows' numbers and strided rows."""
     if architecture not in {a for a, _ in resources}:
         pytest.skip(f"not built for sm_{architecture}")
     names, keeping = [], 0
     for name, text in disassembled(architecture):
-        if "6finish" in name or IS_STRIDED.search(name):
+        if OF_ROWS.search(name) or IS_STRIDED.search(name):
             continue
         names.append(name)
         assert re.search(r"\bLDG\.E\S*\.128\b", text), name
-        if not re.search(r"7forwardI", name):  # gives a few numbers for each row
+        forward = FORWARD.search(name)
+        if not forward or forward["with_gradient"] == "1":  # else it gives a row's few numbers
             assert re.search(r"\bSTG\.E\S*\.128\b", text), name
         if KEEPS.search(name):
             keeping += 1
             assert re.search(r"\bSTS\S*\.128\b", text), name
             assert re.search(r"\bLDS\S*\.128\b", text), name
-            if "softmax" in name:  # no load of any memory: the compiler knows which it is
+            if "softmax" in name or (forward and forward["plain"] == "1"):
+                # No load of any memory: the compiler knows which it is.
                 assert not re.search(r"\bLD\.E", text), name
             assert ("UCGABAR_WAIT" in text) == (int(architecture) >= 90), (
                 name
             )  # a cluster's barrier
     assert keeping == KEEPING * DTYPES
-    expected = {k for a, k in resources if a == architecture and "6finish" not in k}
+    expected = {k for a, k in resources if a == architecture and not OF_ROWS.search(k)}
     assert len(names) == len({k for k in expected if not IS_STRIDED.search(k)})
 
 

@@ -74,6 +74,8 @@ def test_nothing_waits_for_the_device():
         lambda t: F.cross_entropy(t, target, weight, label_smoothing=0.1, z_loss=0.1),
         lambda t: F.cross_entropy(t, target, normalizer=weight.sum()),
         lambda t: F.cross_entropy(t * 1, target, inplace_backward=True),
+        lambda t: F.cross_entropy(t, target, weight, expected_grad=1),
+        lambda t: F.cross_entropy(t, target, normalizer=weight.sum(), expected_grad=0.5),
         lambda t: F.nll_loss(F.log_softmax(t, 1), target),
     ]
     for function in cases:
@@ -137,15 +139,17 @@ def captured(run):
     return graph, results
 
 
-@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("options", [
+    {}, {"inplace_backward": True}, {"expected_grad": 1}, {"expected_grad": 2},
+], ids=str)  # fmt: skip
 @pytest.mark.parametrize("classes", [10, 1000, 32001])
-def test_cuda_graph(classes, inplace):
+def test_cuda_graph(classes, options):
     """Forward and backward of a mean are captured once and replayed with other numbers."""
     x, target = make(64, classes), targets(make(64, classes))
 
     def run():
         leaf = x.detach().requires_grad_()
-        loss = F.cross_entropy(F.gelu(leaf), target, inplace_backward=inplace)
+        loss = F.cross_entropy(F.gelu(leaf), target, **options)
         return loss, torch.autograd.grad(loss, leaf)[0]
 
     graph, results = captured(run)
@@ -170,11 +174,13 @@ def test_rows_kept_in_clusters(classes, dtype):
         leaf = x.detach().requires_grad_()
         y = F.softmax(leaf, 1)
         loss = F.cross_entropy(x, target, label_smoothing=0.1, reduction="none")
-        return y.detach(), torch.autograd.grad(y, leaf, grad)[0], loss
+        other = F.cross_entropy(leaf, target, expected_grad=1)
+        grads = (torch.autograd.grad(*args)[0] for args in ((y, leaf, grad), (other, leaf)))
+        return y.detach(), loss, other.detach(), *grads
 
     results, counts = kept_or_not(run)
     # Of the largest rows, in two tensors, a block has no room for an eighth.
-    kept = 2 if classes == 128257 and dtype == torch.float64 else 3
+    kept = 3 if classes == 128257 and dtype == torch.float64 else 4
     assert counts[0] == kept or torch.cuda.get_device_capability() != (9, 0)
     assert counts[1] == 0
     assert_same(*results)
@@ -189,7 +195,7 @@ def test_rows_kept_in_clusters(classes, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_peak_memory(dtype):
-    """Above the logits: the gradient and eight bytes a row; in place, the eight bytes alone."""
+    """Above the logits: the gradient, early or late, and 8 bytes a row; in place, those alone."""
     n, c = 256, 50257
     state = 4 * 2**20  # of which most is the allocator's rounding
 
@@ -205,6 +211,7 @@ def test_peak_memory(dtype):
 
     size = n * c * dtype.itemsize
     assert 0.99 * size <= peak(F.cross_entropy) <= size + state
+    assert peak(F.cross_entropy, expected_grad=1) <= size + state
     assert peak(F.cross_entropy, inplace_backward=True) <= state
     assert peak(torch.nn.functional.cross_entropy) >= 1.9 * size  # it measures
 

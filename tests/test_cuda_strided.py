@@ -105,6 +105,8 @@ def test_strided_rows_that_are_ignored_or_out_of_range(classes):
             logits, target, reduction="sum", inplace_backward=True, **options
         ).backward()
         assert_same([logits], [want_grad])
+        early = loss_and_gradient(poisoned, target, expected_grad=1, **options)
+        assert_same([early[0].nan_to_num(0), early[1]], [want, want_grad])
 
 
 class Shared(ctypes.Structure):

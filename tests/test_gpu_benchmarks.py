@@ -63,7 +63,8 @@ def test_a_wrong_loss_is_not_timed():
 
 def test_rows_that_are_kept_are_timed_without_as_well():
     names = {c.op.name for c in CASES if gpu_cases.NOT_KEPT in gpu_cases.competitors(c)}
-    assert names == {"softmax", "log_softmax", "cross_entropy, smoothed"}
+    losses = {"cross_entropy, smoothed", "cross_entropy_expected"}
+    assert names == {"softmax", "log_softmax", *losses}
     assert gpu_cases.NOT_KEPT not in gpu_cases.competitors(tiny("softmax"))
 
 
@@ -123,11 +124,13 @@ def test_targets():
     good = [
         row("gelu", "activations", (2**28,)),
         row("cross_entropy", "losses", (8192, 128256)),
+        row("cross_entropy_expected", "losses", (8192, 128256)),
         row("softmax", "losses", (65536, 10)),
     ]
     bad = [
         row("gelu", "activations", (2**28,), percent=94.0, against=0.9),
         row("cross_entropy", "losses", (8192, 128256), percent=80.0, against=2.4),
+        row("cross_entropy_expected", "losses", (8192, 128256), percent=80.0),
         row("softmax", "losses", (65536, 10), against=0.5),
     ]
     for target in gpu_report.TARGETS:

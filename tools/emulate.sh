@@ -15,7 +15,7 @@ cmake --build "$build"
 
 if [ $# -eq 0 ]; then
   for name in cuda cuda_strided values edges inplace cross_entropy_values cross_entropy_edges \
-    cross_entropy_inplace losses_values losses_autograd; do
+    cross_entropy_inplace cross_entropy_expected losses_values losses_autograd; do
     set -- "$@" "$root/tests/test_$name.py"
   done
 fi

@@ -21,7 +21,11 @@ struct CrossEntropy : CrossEntropyGroup<S, lane_is_row> {
 
   static void forward(const CrossEntropyRows& args, int64_t begin, int64_t end) {
     const Given<T> given(args);
-    for (int64_t g = begin; g < end; ++g) CrossEntropy(given, g).forward_group(args.sums + 2 * g);
+    for (int64_t g = begin; g < end; ++g) {
+      CrossEntropy group(given, g);
+      group.forward_group(args.sums + 2 * g);
+      if (args.grad_logits) group.backward_group();  // while the logits are in the cache
+    }
   }
   static void backward(const CrossEntropyRows& args, int64_t begin, int64_t end) {
     const Given<T> given(args);

@@ -70,6 +70,10 @@ struct CrossEntropyRows {
   bool reduced;
   void* grad_logits;  // S; may be the logits themselves
 
+  // Forward with gradient: grad_logits too, for `grad_loss` of every row's loss. Backward after that:
+  // grad_logits holds the gradient for this one, T; where it is what comes, nothing is left to do.
+  const void* expected;
+
   // Double backward: the gradient of grad_logits, and by the gradients, T for each row.
   const void* v;  // S
   void *grad_grad_loss, *grad_grad_lse, *grad_grad_entropy;

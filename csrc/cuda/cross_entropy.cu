@@ -41,7 +41,6 @@ template <class S, bool plain, RowKind kind>
 struct CrossEntropy {
   using T = Compute<S>;
   static constexpr T infinity = SoftmaxConstants<T>::infinity;
-  static constexpr int depth = plain ? in_flight<S> : 1;  // of the forward pass
 
   const Given<T>& args;
   const Plan& plan;
@@ -104,17 +103,25 @@ struct CrossEntropy {
     if (numbers) static_cast<T*>(numbers)[row.index] = value;
   }
 
+  // What a row is known by, once it has been gone over.
+  struct Known {
+    T max = T(0), rest = T(0), mass = T(0), mean = T(0);
+  };
+
   // Returns the loss, to be added up.
+  template <bool with_gradient>
   __device__ T forward() const {
-    T max = T(0), rest = T(0), mean = T(0), dot = T(0), mass = T(0);
+    constexpr int depth = !plain ? 1 : with_gradient ? 2 : in_flight<S>;  // as far as registers go
+    Known known;
+    T dot = T(0);
     const int n = used ? row.classes : 0;
     const Operands<S, 1, kind> operands{team, plan, row, n, {logits()}};
     if (!args.normalized) {
       const auto sum = exponentials<depth>(operands, [&](T x) { return z(x); });
-      max = sum.max;
-      rest = sum.rest;
+      known.max = sum.max;
+      known.rest = sum.rest;
     }
-    const T log_sum = log1p(rest), lse = max + log_sum;
+    const T max = known.max, rest = known.rest, log_sum = log1p(rest), lse = max + log_sum;
     if constexpr (!plain) {
       using Sum = Sums<T, 3>;  // of exp(z - max) (z - max); of a (z - max); of a
       const auto sums = team.template sum<Sum>(n, [&](Sum& mine, Part part) {
@@ -135,21 +142,23 @@ struct CrossEntropy {
           mine = mine + sum;
         });
       });
-      mean = sums.at[0] / (T(1) + rest);
+      known.mean = sums.at[0] / (T(1) + rest);
       dot = sums.at[1];
-      mass = sums.at[2];
+      known.mass = sums.at[2];
     }
-    T loss = row_loss(max, log_sum, mass, dot, coefficient, logit, z_loss);
+    T loss = row_loss(max, log_sum, known.mass, dot, coefficient, logit, z_loss);
     if (!used) loss = valid ? T(0) : T(0) * infinity;
     if (team.leads() && row.exists) {
       put(args.max, used ? max : T(0));
       put(args.rest, used ? rest : T(0));
-      put(args.mass, used ? mass : T(0));
-      put(args.mean, used ? mean : T(0));
+      put(args.mass, used ? known.mass : T(0));
+      put(args.mean, used ? known.mean : T(0));
       put(args.loss, loss);
       put(args.lse, used ? lse : T(0));
-      put(args.entropy, used ? log_sum - mean : T(0));
+      put(args.entropy, used ? log_sum - known.mean : T(0));
     }
+    if constexpr (with_gradient)
+      if (row.exists) write_gradient(operands, known);
     return row.exists ? loss : T(0);
   }
 
@@ -158,17 +167,22 @@ struct CrossEntropy {
     T max, rest, mass, mean, lse, inverse, h;
     RowGradient<T> of;
 
-    __device__ explicit Gradient(const CrossEntropy& c)
-        : max(get(c.args.max, c.row.index)),
-          rest(get(c.args.rest, c.row.index)),
-          mass(plain ? T(0) : get(c.args.mass, c.row.index)),
-          mean(plain ? T(0) : get(c.args.mean, c.row.index)),
+    __device__ Gradient(const CrossEntropy& c, const Known& known)
+        : max(known.max),
+          rest(known.rest),
+          mass(known.mass),
+          mean(known.mean),
           lse(max + (c.z_loss != T(0) ? log1p(rest) : T(0))),
           inverse(T(1) / (T(1) + rest)),
           h(plain ? T(0) : get(c.args.grad_entropy, c.row.index)),
           of(c.gradient_of_loss(), get(c.args.grad_lse, c.row.index), c.coefficient, mass, rest, lse,
              c.z_loss) {}
   };
+  // What the forward pass has left of the row.
+  __device__ Known known() const {
+    return {get(args.max, row.index), get(args.rest, row.index),
+            plain ? T(0) : get(args.mass, row.index), plain ? T(0) : get(args.mean, row.index)};
+  }
   FASTACT_FN T gradient_of_loss() const {
     if (!args.reduced) return get(args.grad_loss, row.index);
     const T grad = get(args.grad_loss, 0);
@@ -193,40 +207,55 @@ struct CrossEntropy {
     // The target's logit has been read, before another thread may write over it.
     if constexpr (!Team<kind>::strided) team.sync();
     if (!row.exists) return;
-    S* grad = row.out<S>(args.grad_logits);
-    if (!used || args.normalized) {
-      fill_zero(team, grad, row.classes, stride());
-      if (used) put_at_target(grad, -gradient_of_loss() * coefficient);
-      return;
-    }
-    const Gradient g(*this);
+    const Operands<S, 1, kind> operands{team, plan, row, row.classes, {logits()}};
+    if (!args.normalized) return write_gradient(operands, known());
+    const Part all{0, row.classes};
+    fill_zero(team, row.out<S>(args.grad_logits), row.classes, stride());
+    if (used) put_at_target(all, -gradient_of_loss() * coefficient);
+  }
+
+  // Of a row that exists, by the threads that have gone over it.
+  __device__ void write_gradient(const Operands<S, 1, kind>& operands, const Known& known) const {
+    const Part part = operands.mapped(row.classes);
+    const int first = part.begin;
+    S* grad = row.out<S>(args.grad_logits) + first * stride();
+    if (!used) return fill_zero(team, grad, part.size, stride());
+    const Gradient g(*this, known);
+    const T own = args.target ? at_target(g) * slope : T(0);  // now: it takes half a dozen registers
+    const S* x = operands.again(0, part);
     if constexpr (plain) {
-      map(team, row.classes, stride(), {logits()}, {grad},
+      map(team, part.size, stride(), {x}, {grad},
           [&](int, const T(&a)[1], T(&b)[1]) { b[0] = gradient(g, a[0], T(0)); });
     } else {
-      const S* inputs[] = {logits(), probabilities()};
-      map(team, row.classes, stride(), inputs, {grad}, [&](int j, const T(&a)[2], T(&b)[1]) {
-        const T by_z = gradient(g, z(a[0]), is_spread(args) ? coefficient_of(j, a[1]) : T(0));
+      const S* inputs[] = {x, args.probabilities ? probabilities() + first * stride() : x};
+      map(team, part.size, stride(), inputs, {grad}, [&](int j, const T(&a)[2], T(&b)[1]) {
+        const T by_z = gradient(g, z(a[0]), is_spread(args) ? coefficient_of(first + j, a[1]) : T(0));
         b[0] = is_capped() ? by_z * cap.slope(a[0]) : by_z;
       });
     }
-    if (args.target) put_at_target(grad, at_target(g) * slope);
+    if (args.target) put_at_target(part, own);
   }
 
-  // Over what the row's threads have written.
-  __device__ void put_at_target(S* grad, T value) const {
+  // Over what the row's threads have written of this part.
+  __device__ void put_at_target(Part part, T value) const {
+    S* grad = row.out<S>(args.grad_logits) + index * stride();
     if constexpr (Team<kind>::strided) {  // one thread wrote it, and there is no barrier for one row
-      if (team.rank == (index & (team.lanes - 1))) grad[index * stride()] = store<S>(value);
+      if (team.rank == (index & (team.lanes - 1))) *grad = store<S>(value);
     } else {
       team.sync();
-      if (team.leads()) grad[index] = store<S>(value);
+      if (team.rank == 0 && unsigned(index - part.begin) < unsigned(part.size)) *grad = store<S>(value);
     }
+  }
+
+  // Whether the gradient is there already, from the forward pass.
+  FASTACT_FN static bool is_as_expected(const Given<T>& args, const RowPlace& row) {
+    return args.expected && get(args.grad_loss, args.reduced ? 0 : row.index) == get(args.expected, 0);
   }
 
   // Returns the gradient by the loss's gradient, to be added up.
   __device__ T double_backward() const {
     const int n = used ? row.classes : 0;
-    const Gradient g(*this);
+    const Gradient g(*this, known());
     const S* inputs[] = {logits(), row.in<S>(args.v), probabilities()};
     const T lse = g.max + log1p(g.rest);
     // y = v dz/dx, counted from its value at the target: the loss depends on differences only.
@@ -296,18 +325,42 @@ __device__ void add_up_rows(const Given<Compute<S>>& args, const Plan& plan, con
   if (blockIdx.x % blocks == 0) block_sums(mine, args.sums + 2 * int64_t(blockIdx.x / blocks));
 }
 
-template <class S, bool plain, RowKind kind>
-__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain || kind == RowKind::kept ? 2 : 1)
+// Of 512 threads in a multiprocessor: where 64 registers are enough.
+constexpr bool has_two_blocks(bool plain, bool with_gradient, RowKind kind) {
+  const bool kept = kind == RowKind::kept;
+  return with_gradient ? plain && kept : plain || kept;
+}
+
+template <class S, bool plain, bool with_gradient, RowKind kind>
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)),
+                                  has_two_blocks(plain, with_gradient, kind) ? 2 : 1)
     forward(const Given<Compute<S>> args, const Plan plan) {
-  add_up_rows<S, plain, kind>(args, plan, [](const auto& row) { return row.forward(); });
+  add_up_rows<S, plain, kind>(args, plan,
+                              [](const auto& row) { return row.template forward<with_gradient>(); });
 }
 
 template <class S, bool plain, RowKind kind>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain ? 2 : 1)
     backward(const Given<Compute<S>> args, const Plan plan) {
   for_each_row<kind>(args.rows, plan, [&](Team<kind>& team, const RowPlace& place) {
-    CrossEntropy<S, plain, kind>(args, plan, team, place).backward();
+    using Row = CrossEntropy<S, plain, kind>;
+    if (!Row::is_as_expected(args, place)) Row(args, plan, team, place).backward();
   });
+}
+
+// The weights alone, of one row after another.
+template <class S, class T = Compute<S>>
+__global__ void __launch_bounds__(Plan::most_threads(sizeof(S)))
+    weigh(const Given<T> args, int64_t blocks) {
+  Sums<double, 2> mine;
+  const int64_t step = blocks * blockDim.x;
+  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < args.rows.count(); i += step) {
+    const int64_t target = args.target ? args.target[i] : 0;
+    if (args.target && (target == args.ignore_index || uint64_t(target) >= uint64_t(args.rows.classes)))
+      continue;
+    mine.at[1] += args.weight && args.target ? double(static_cast<const T*>(args.weight)[target]) : 1.0;
+  }
+  block_sums(mine, args.sums + 2 * int64_t(blockIdx.x));
 }
 
 template <class S, RowKind kind>
@@ -319,15 +372,22 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), 1)
 using Arguments = Given<Compute<Storage>>;
 constexpr int itemsize = sizeof(Storage);
 
+// Forward kernels that go over the logits twice.
+template <bool plain, bool with_gradient>
+constexpr RowKernels<Arguments> twice = {forward<Storage, plain, with_gradient, RowKind::contiguous>,
+                                         forward<Storage, plain, with_gradient, RowKind::strided>,
+                                         forward<Storage, plain, with_gradient, RowKind::kept>};
+
 constexpr CrossEntropyKernels kernels = {
     [](const CrossEntropyRows& rows, cudaStream_t stream) {
+      if (rows.grad_logits)
+        return launch_rows(is_plain(rows) ? twice<true, true> : twice<false, true>, itemsize, 1, stream,
+                           Arguments(rows));
       // Without options the logits are read once.
-      constexpr RowKernels<Arguments> plain = {forward<Storage, true, RowKind::contiguous>,
-                                               forward<Storage, true, RowKind::strided>};
-      constexpr RowKernels<Arguments> general = {forward<Storage, false, RowKind::contiguous>,
-                                                 forward<Storage, false, RowKind::strided>,
-                                                 forward<Storage, false, RowKind::kept>};
-      return launch_rows(is_plain(rows) ? plain : general, itemsize, 1, stream, Arguments(rows));
+      constexpr RowKernels<Arguments> plain = {forward<Storage, true, false, RowKind::contiguous>,
+                                               forward<Storage, true, false, RowKind::strided>};
+      return launch_rows(is_plain(rows) ? plain : twice<false, false>, itemsize, 1, stream,
+                         Arguments(rows));
     },
     [](const CrossEntropyRows& rows, cudaStream_t stream) {
       constexpr RowKernels<Arguments> plain = {backward<Storage, true, RowKind::contiguous>,
@@ -340,6 +400,11 @@ constexpr CrossEntropyKernels kernels = {
       constexpr RowKernels<Arguments> kernels = {double_backward<Storage, RowKind::contiguous>,
                                                  double_backward<Storage, RowKind::strided>};
       return launch_rows(kernels, itemsize, 0, stream, Arguments(rows));
+    },
+    [](const CrossEntropyRows& rows, cudaStream_t stream) {
+      const Plan plan(rows.rows, itemsize);  // which says how many sums there are
+      return launch(weigh<Storage>, {dim3(unsigned(plan.blocks)), dim3(unsigned(plan.threads))}, stream,
+                    Arguments(rows), plan.blocks);
     }};
 
 constexpr int finish_threads = 512;

@@ -343,10 +343,13 @@ struct Operands {
       return x[i] + part.begin * stride();
   }
 
+  // What of a row of so many classes these threads map.
+  __device__ Part mapped(int classes) const { return kept ? team.part(classes) : Part{0, classes}; }
+
   // As fastact::map, after a sum.
   template <int outputs, class F>
   __device__ void map(S* const (&y)[outputs], const F& f) const {
-    const Part part = kept ? team.part(n) : Part{0, n};
+    const Part part = mapped(n);
     const S* from[inputs];
     S* to[outputs];
 #pragma unroll

@@ -32,7 +32,9 @@ struct Kernels {
 };
 using PointwiseKernels = Kernels<const Pointwise&, const double*>;  // and the parameters
 using SoftmaxKernels = Kernels<const cpu::SoftmaxRows&>;
-using CrossEntropyKernels = Kernels<const cpu::CrossEntropyRows&>;
+struct CrossEntropyKernels : Kernels<const cpu::CrossEntropyRows&> {
+  cudaError_t (*weigh)(const cpu::CrossEntropyRows&, cudaStream_t);  // the sums of the weights alone
+};
 using BceKernels = Kernels<const cpu::BceOperands&, int64_t>;
 
 // loss = sum of sums[2 i], divided by the sum of sums[2 i + 1] if it is a mean; that goes to total. The

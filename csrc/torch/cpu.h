@@ -82,6 +82,40 @@ struct Cpu {
     std::vector<double> pairs_;
   };
 
+  // The sums of the weights that the kernels would give.
+  static void weigh(const cpu::CrossEntropyRows& args, const Tensor& logits) {
+    const cpu::Rows& rows = args.rows;
+    const bool is_double = logits.scalar_type() == ScalarType::Double;
+    const auto weigh_row = [&](int64_t row) -> double {
+      if (!args.target) return 1;
+      const int64_t target = args.target[row];
+      if (target == args.ignore_index) return 0;
+      if (!args.weight) return 1;
+      return is_double ? static_cast<const double*>(args.weight)[target]
+                       : double(static_cast<const float*>(args.weight)[target]);
+    };
+    parallel(rows.groups(), grain / rows.rows_per_group(), [&](int64_t begin, int64_t end) {
+      for (int64_t g = begin; g < end; ++g) {
+        const int64_t outer = g / rows.groups_per_outer();
+        const int64_t first = g % rows.groups_per_outer() * rows.rows_per_group();
+        const int64_t last = std::min(first + rows.rows_per_group(), rows.inner);
+        double sum = 0;
+        for (int64_t i = first; i < last; ++i) sum += weigh_row(outer * rows.inner + i);
+        args.sums[2 * g] = 0;
+        args.sums[2 * g + 1] = sum;
+      }
+    });
+  }
+
+  // Whether all of grad is as expected.
+  static bool is_as_expected(const Tensor& grad, const Tensor& expected) {
+    const Tensor came = converted(grad, ScalarType::Double),
+                 one = converted(expected, ScalarType::Double);
+    const auto* begin = static_cast<const double*>(came.data_ptr());
+    const double want = *static_cast<const double*>(one.data_ptr());
+    return std::all_of(begin, begin + came.numel(), [&](double value) { return value == want; });
+  }
+
   static void check_targets(const cpu::CrossEntropyRows& args) {
     const int64_t rows = args.rows.count(), classes = args.rows.classes;
     std::atomic<int64_t> bad = rows;

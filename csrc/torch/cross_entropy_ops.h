@@ -24,21 +24,47 @@ class CrossEntropyOps {
  public:
   // loss; lse and entropy of each row, empty unless asked for; what backward needs: the rows' sums,
   // and the sum of the weights.
-  static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(
-      Tensor logits, Tensor target, Maybe weight, int64_t reduction, int64_t ignore_index,
-      double label_smoothing, double z_loss, double softcap, bool full_precision, bool with_lse,
-      bool with_entropy) {
+  using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+  static Results forward(Tensor logits, Tensor target, Maybe weight, int64_t reduction,
+                         int64_t ignore_index, double label_smoothing, double z_loss, double softcap,
+                         bool full_precision, bool with_lse, bool with_entropy) {
     Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
-    const std::vector<int64_t> each = p.row_sizes(), nothing = {0};
-    Tensor stats = allocate_small(logits, std::array{p.planes, p.args.rows.count()}, p.compute);
-    Tensor lse = allocate_small(logits, with_lse ? each : nothing, p.compute);
-    Tensor entropy = allocate_small(logits, with_entropy ? each : nothing, p.compute);
+    return p.results(reduction, full_precision, with_lse, with_entropy);
+  }
+
+  // The same, and the gradient of the logits for that of the loss which is expected.
+  static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> with_grad(
+      Tensor expected, Tensor logits, Tensor target, Maybe weight, int64_t reduction,
+      int64_t ignore_index, double label_smoothing, double z_loss, double softcap, bool full_precision,
+      bool with_lse, bool with_entropy) {
+    Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
+    Tensor grad = allocate_like(p.logits);
+    p.args.grad_logits = grad.data_ptr();
+    p.args.grad_loss = p.one_number(expected);
+    p.args.reduced = true;
+    if (reduction == mean) p.args.total = p.total_weight();
+    return std::tuple_cat(p.results(reduction, full_precision, with_lse, with_entropy),
+                          std::tuple(grad));
+  }
+
+  // Backward of it: grad is right already, or computed anew.
+  static void correct_grad_(Tensor grad, Tensor expected, Maybe grad_loss, Maybe grad_lse,
+                            Maybe grad_entropy, Tensor logits, Tensor target, Maybe weight,
+                            Tensor stats, Tensor total, int64_t reduction, int64_t ignore_index,
+                            double label_smoothing, double z_loss, double softcap, bool, bool,
+                            bool with_entropy) {
+    check_one_number(logits, expected);
+    const bool by_loss_alone = grad_loss && !grad_lse && !grad_entropy;
+    if (by_loss_alone && Device::is_as_expected(*grad_loss, expected)) return;
+    check_alike("cross_entropy_correct_grad_", {&logits, &grad});
+    Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
+    STD_TORCH_CHECK(have_one_layout(grad, p.logits),
+                    "fastact::cross_entropy_correct_grad_: expected the gradient of its forward");
+    p.args.grad_logits = grad.data_ptr();
     p.use_stats(stats);
-    if (with_lse) p.args.lse = lse.data_ptr();
-    if (with_entropy) p.args.entropy = entropy.data_ptr();
-    Tensor total;
-    Tensor loss = p.loss(reduction, full_precision, total);
-    return {loss, lse, entropy, stats, total};
+    p.use_grads(grad_loss, grad_lse, grad_entropy, total, reduction);
+    if (by_loss_alone) p.args.expected = p.one_number(expected);
+    p.run(p.kernels().backward);
   }
 
   static Tensor backward(Maybe grad_loss, Maybe grad_lse, Maybe grad_entropy, Tensor logits,
@@ -133,10 +159,17 @@ class CrossEntropyOps {
     m.impl("cross_entropy", TORCH_BOX((&CrossEntropyOps::forward)));
     m.impl("cross_entropy_backward", TORCH_BOX((&CrossEntropyOps::backward)));
     m.impl("cross_entropy_backward_", TORCH_BOX((&CrossEntropyOps::backward_)));
+    m.impl("cross_entropy_with_grad", TORCH_BOX((&CrossEntropyOps::with_grad)));
+    m.impl("cross_entropy_correct_grad_", TORCH_BOX((&CrossEntropyOps::correct_grad_)));
     m.impl("cross_entropy_double_backward", TORCH_BOX((&CrossEntropyOps::double_backward)));
   }
 
  private:
+  static void check_one_number(const Tensor& logits, const Tensor& t) {
+    check_device("cross_entropy", logits, t);
+    STD_TORCH_CHECK(t.numel() == 1, "fastact::cross_entropy: expected one number for all rows");
+  }
+
   // The operands, checked and in one layout; what the kernels point at stays alive in here.
   struct Problem {
     Tensor logits, target;
@@ -230,6 +263,33 @@ class CrossEntropyOps {
       args.grad_lse = use(lse, rows);
       args.grad_entropy = use(entropy, rows);
       args.reduced = reduction != none;
+    }
+
+    const void* one_number(const Tensor& t) {
+      check_one_number(logits, t);
+      return keep(converted(t, compute));
+    }
+
+    // The sum of the weights, which a mean is divided by, before anything has been read of the logits.
+    const void* total_weight() {
+      Tensor total = allocate_small(logits, {}, compute), unused = allocate_small(logits, {}, compute);
+      auto pairs = sums();
+      if (args.rows.count() > 0) Device::weigh(args, logits);
+      pairs.finish(false, unused, &total);
+      return keep(total);
+    }
+
+    Results results(int64_t reduction, bool full_precision, bool with_lse, bool with_entropy) {
+      const std::vector<int64_t> each = row_sizes(), nothing = {0};
+      Tensor stats = allocate_small(logits, std::array{planes, args.rows.count()}, compute);
+      Tensor lse = allocate_small(logits, with_lse ? each : nothing, compute);
+      Tensor entropy = allocate_small(logits, with_entropy ? each : nothing, compute);
+      use_stats(stats);
+      if (with_lse) args.lse = lse.data_ptr();
+      if (with_entropy) args.entropy = entropy.data_ptr();
+      Tensor total;
+      Tensor loss_of_rows = loss(reduction, full_precision, total);
+      return {loss_of_rows, lse, entropy, stats, total};
     }
 
     // Runs the forward kernel, and reduces.

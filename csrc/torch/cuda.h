@@ -99,6 +99,13 @@ struct Cuda {
   // What Sums::finish writes a loss of that dtype in: the conversion would be one more launch.
   static ScalarType reduced_type(ScalarType storage) { return storage; }
 
+  static void weigh(const cpu::CrossEntropyRows& args, const Tensor& logits) {
+    run(cuda::cross_entropy(dtype_of(logits.scalar_type(), "cross_entropy")).weigh, args, logits);
+  }
+
+  // A look at the gradients would have to wait for them: the kernels look.
+  static bool is_as_expected(const Tensor&, const Tensor&) { return false; }
+
   // A look at the targets would have to wait for them: the kernels give NaN for a row whose target is
   // out of range.
   static void check_targets(const cpu::CrossEntropyRows&) {}

@@ -21,7 +21,6 @@ from torch.compiler import is_dynamo_compiling
 from . import _private
 from ._family import Family, as_tuple, no_passive
 from ._library import families, library
-from ._pointwise import PointwiseFamily
 from ._private import below_autograd, dual_level_active, functorch_active
 
 
@@ -277,7 +276,7 @@ class Functions:
         # What an eager call records.
         self.eager = Forward if find_passive is no_passive else Eager
         self.inplace = None
-        if isinstance(family, PointwiseFamily) and family.inplace is not None:
+        if family.inplace is not None:
             self.inplace = self._inplace(Backward)
 
     def _inplace(self, backward: type[Op]) -> type[Op]:
@@ -360,6 +359,7 @@ def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., 
 def inplace_cross_entropy(namespace: str) -> type[Op]:
     """cross_entropy whose backward writes the gradient over the logits, in eager code."""
     family = families(namespace)["cross_entropy"]
+    overwrite = family.eager["_backward_"]
     eager = functions(namespace)["cross_entropy"].eager
 
     class InplaceBackward(Op):
@@ -385,12 +385,61 @@ def inplace_cross_entropy(namespace: str) -> type[Op]:
                 )
             logits = saved[0].detach()
             with below_autograd():
-                family.inplace(*grads, logits, *saved[1:], *constants)
+                overwrite(*grads, logits, *saved[1:], *constants)
             # Whoever else has saved the logits is refused them from now on.
             torch.autograd.graph.increment_version(logits)
             return (logits, *rest)
 
     return InplaceBackward
+
+
+@cache
+def cross_entropy_with_grad(namespace: str) -> type[Op]:
+    """cross_entropy that computes its gradient in the forward pass, in eager code.
+
+    It takes the gradient that the loss is expected to receive first.
+    """
+    family = families(namespace)["cross_entropy"]
+    with_grad, correct_grad_ = family.eager["_with_grad"], family.eager["_correct_grad_"]
+    plain = functions(namespace)["cross_entropy"]
+
+    class WithGrad(Op):
+        symbol = "CrossEntropyWithGrad"
+        overload = with_grad
+
+        @staticmethod
+        def forward(ctx: Any, expected: Tensor, *args: Any) -> Any:
+            with below_autograd():
+                *outputs, grad = with_grad(expected, *args)
+            ctx.constants = constants = args[family.tensors :]
+            ctx.save_for_backward(expected, grad, *family.saved(args, tuple(outputs)))
+            ctx.set_materialize_grads(False)
+            ctx.is_handed_out = False
+            return family.asked(tuple(outputs), constants)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+            constants = ctx.constants
+            expected, grad, *saved = ctx.saved_tensors
+            rest = (None,) * (2 + len(constants))
+            if all(t is None for t in grads):
+                return (None, None, *rest)
+            grads = family.all_grads(grads, constants)
+            # A second backward pass must not write over what the first has returned.
+            if (
+                ctx.is_handed_out
+                or torch.is_grad_enabled()
+                or transforms_active()
+                or any(t is not None and _private.is_legacy_batched(t) for t in grads)
+            ):
+                args = (*grads, *saved, *constants)
+                return (None, _call(family.backward, plain.backward, *args), *rest)
+            ctx.is_handed_out = True
+            with below_autograd():
+                correct_grad_(grad, expected, *grads, *saved, *constants)
+            return (None, grad, *rest)
+
+    return WithGrad
 
 
 @cache
@@ -406,7 +455,7 @@ def functions(namespace: str) -> dict[str, Functions]:
             third = family.composition if function is made.double_backward else None
             lib.impl(overload._opname, _autograd_kernel(function, third), "Autograd")
             torch.library.register_vmap(overload.name(), partial(rule, overload), lib=lib)
-        if family.inplace is not None and made.inplace is not None:
+        if family.inplace is not None:
             autograd, version = _inplace_kernels(family.inplace)
             lib.impl(f"{name}_", autograd, "Autograd")
             lib.impl(f"{name}_", version, "ADInplaceOrView", with_keyset=True)

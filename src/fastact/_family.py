@@ -16,11 +16,15 @@ of the gradient.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+
+def nothing(*_args: Any) -> None:
+    """The fake kernel of an op that only writes over its operands."""
 
 
 def no_passive(_constants: tuple[Any, ...]) -> tuple[int, ...]:
@@ -56,7 +60,8 @@ class Family:
     # where the Jacobian is not its own transpose, which is what double_backward has.
     backward_tangent: Callable[..., tuple[Tensor, ...]] | None = None
     linear: bool = False  # in the primals: double_backward returns nothing for them
-    overwrites: tuple[str, str] | None = None  # an op in place: what follows the name; the schema
+    # Further ops, of eager code alone, by what follows the name: schema and fake kernel
+    further: dict[str, tuple[str, Callable[..., Any]]] = field(default_factory=dict)
 
     def asked(self, outputs: tuple[Any, ...], constants: tuple[Any, ...]) -> Any:
         """The differentiable outputs: one tensor, or a tuple of several."""
@@ -73,7 +78,8 @@ class Family:
     forward: Any = None
     backward: Any = None
     double_backward: Any = None
-    inplace: Any = None
+    inplace: Any = None  # that overwrites x
+    eager: dict[str, Any] = field(default_factory=dict)  # all further ones
 
 
 AnyFamily = TypeVar("AnyFamily", bound=Family)
@@ -90,18 +96,18 @@ def define(family: AnyFamily, library: torch.library.Library) -> AnyFamily:
     forward, backward, double_backward = (
         getattr(ops, family.name + suffix).default for suffix in suffixes
     )
-    inplace = None
-    if family.overwrites is not None:
-        suffix, schema = family.overwrites
+    eager = {}
+    for suffix, (schema, fake) in family.further.items():
         library.define(family.name + suffix + schema)
-        library.impl(family.name + suffix, lambda *_: None, "Meta")
-        inplace = getattr(ops, family.name + suffix).default
+        library.impl(family.name + suffix, fake, "Meta")
+        eager[suffix] = getattr(ops, family.name + suffix).default
     return replace(
         family,
         forward=forward,
         backward=backward,
         double_backward=double_backward,
-        inplace=inplace,
+        inplace=eager.get("_"),
+        eager=eager,
     )
 
 

@@ -170,23 +170,35 @@ def check_inplace(op: str, x: Tensor) -> None:
         )
 
 
-def _refuse_normalizer(op: str, reduction: int, normalizer: object) -> None:
+def _check_scalar(op: str, name: str, value: object) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(
+                f"{op}(): {name} must be a number or a tensor of one element; got shape "
+                f"{tuple(value.shape)}"
+            )
+    elif not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
+        raise TypeError(
+            f"{op}(): argument {name!r} must be a number or a Tensor, not {type(value).__name__}"
+        )
+
+
+def check_expected_grad(op: str, expected_grad: object, inplace_backward: bool) -> None:
+    _check_scalar(op, "expected_grad", expected_grad)
+    if inplace_backward:
+        raise ValueError(
+            f"{op}(): expected_grad has the forward pass write the gradient, and "
+            f"inplace_backward=True the backward pass; got both (expected_grad={expected_grad})"
+        )
+
+
+def _check_normalizer(op: str, reduction: int, normalizer: object) -> None:
     if reduction != MEAN:
         raise ValueError(
             f"{op}(): normalizer takes the place of the count in reduction='mean'; got "
             f"reduction={REDUCTIONS[reduction]!r}"
         )
-    if isinstance(normalizer, Tensor):
-        if normalizer.numel() != 1:
-            raise ValueError(
-                f"{op}(): normalizer must be a number or a tensor of one element; got shape "
-                f"{tuple(normalizer.shape)}"
-            )
-    elif not isinstance(normalizer, (Real, torch.SymFloat, torch.SymInt)):
-        raise TypeError(
-            f"{op}(): argument 'normalizer' must be a number or a Tensor, not "
-            f"{type(normalizer).__name__}"
-        )
+    _check_scalar(op, "normalizer", normalizer)
 
 
 def check_cross_entropy(
@@ -224,5 +236,5 @@ def check_cross_entropy(
         if softcap == 0:
             raise ValueError(f"{op}(): softcap must be above 0, or None for none; got 0")
     if normalizer is not None:
-        _refuse_normalizer(op, reduction, normalizer)
+        _check_normalizer(op, reduction, normalizer)
     return probabilities

@@ -10,9 +10,14 @@ from torch.compiler import is_dynamo_compiling
 
 from . import _compositions, _private
 from . import _originals as F
-from ._autograd import inplace_cross_entropy, may_be_tracked, transforms_active
+from ._autograd import (
+    cross_entropy_with_grad,
+    inplace_cross_entropy,
+    may_be_tracked,
+    transforms_active,
+)
 from ._backend import STATE
-from ._compositions import REDUCTIONS, SUM, class_dim, joint_dtype
+from ._compositions import REDUCTIONS, SUM, class_dim, compute_dtype, joint_dtype
 from ._cutoffs import line_of
 from ._dispatch import (
     PLAIN,
@@ -33,6 +38,7 @@ from ._library import NAMESPACES
 from ._loss_checks import (
     check_cross_entropy,
     check_devices,
+    check_expected_grad,
     check_inplace,
     check_target,
     check_tensors,
@@ -188,6 +194,22 @@ def nll_loss(
     return loss
 
 
+def _scalar(value: float | Tensor) -> float | Tensor:
+    """A tensor without dimensions: one with some would decide on shape and dtype."""
+    return value.reshape(()) if isinstance(value, Tensor) else value
+
+
+@torch.no_grad()
+def _expected(
+    grad: float | Tensor, x: Tensor, autocast: bool, normalizer: float | Tensor | None
+) -> Tensor:
+    """What the op will receive where the loss receives grad: what autograd makes of it."""
+    dtype = compute_dtype(x.dtype)
+    expected = x.new_empty([], dtype=dtype if autocast else x.dtype)
+    expected.copy_(grad.reshape(())) if isinstance(grad, Tensor) else expected.fill_(grad)
+    return expected if normalizer is None else expected.to(dtype) / _scalar(normalizer)
+
+
 def cross_entropy(
     x: Tensor,
     target: Tensor,
@@ -196,6 +218,7 @@ def cross_entropy(
     reduction: int,
     label_smoothing: float,
     inplace_backward: bool,
+    expected_grad: float | Tensor | None,
     z_loss: float,
     softcap: float | None,
     normalizer: float | Tensor | None,
@@ -204,7 +227,7 @@ def cross_entropy(
 ) -> Tensor | tuple[Tensor, ...]:
     op = "cross_entropy"
     extras = inplace_backward or z_loss or softcap is not None or normalizer is not None
-    if not (extras or return_lse or return_entropy) and (
+    if not (extras or expected_grad is not None or return_lse or return_entropy) and (
         stands_for_tensor(x) or stands_for_tensor(target)
     ):
         return F.cross_entropy(
@@ -219,6 +242,8 @@ def cross_entropy(
     overwrites = inplace_backward and records and not (transforms_active() or x.is_neg())
     if overwrites:
         check_inplace(op, x)
+    if expected_grad is not None:
+        check_expected_grad(op, expected_grad, inplace_backward)
 
     autocast = _private.autocasts(x.device)
     if probabilities:
@@ -252,6 +277,10 @@ def cross_entropy(
                 results = inplace_cross_entropy(NAMESPACES[choice.source]).record(
                     x, target, weight, *constants
                 )
+            elif expected_grad is not None and records and not transforms_active():
+                results = cross_entropy_with_grad(NAMESPACES[choice.source]).record(
+                    _expected(expected_grad, x, autocast, normalizer), x, target, weight, *constants
+                )
             else:
                 results = apply(choice.functions[op], records, x, target, weight, *constants)
         except RuntimeError:
@@ -265,9 +294,7 @@ def cross_entropy(
             raise
     loss, *others = as_tuple(results)
     if normalizer is not None:
-        # 0-dim: a tensor with dimensions would decide on shape and dtype.
-        scalar = normalizer.reshape(()) if isinstance(normalizer, Tensor) else normalizer
-        loss = loss / scalar
+        loss = loss / _scalar(normalizer)
         loss = loss if autocast else loss.to(x.dtype)
     return (loss, *others) if others else loss
 

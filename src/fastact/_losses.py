@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import _compositions
 from ._compositions import MEAN, NONE, SUM, class_dim, compute_dtype
-from ._family import Family, elementwise_batching, leading
+from ._family import Family, elementwise_batching, leading, nothing
 from ._loss_batching import Arguments, batched_derivatives, batched_loss
 from ._pointwise import empty_like
 
@@ -181,10 +181,23 @@ def _cross_entropy() -> Family:
         saved=lambda args, outputs: (*args[:3], *outputs[3:]),
         passive=passive,
         no_grads=lambda _saved, _constants: (None, None, None),
-        overwrites=(
-            "_backward_",
-            f"({grads}, Tensor(a!) x, {extra}, {kept}, {constants}) -> ()",
-        ),
+        further={
+            "_backward_": (
+                f"({grads}, Tensor(a!) x, {extra}, {kept}, {constants}) -> ()",
+                nothing,
+            ),
+            # The gradient too, for that of the loss which is expected; and what then is backward.
+            "_with_grad": (
+                f"(Tensor expected, Tensor x, {extra}, {constants}) -> "
+                "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                lambda _expected, x, *args: (*fake(x, *args), _logits_like(x)),
+            ),
+            "_correct_grad_": (
+                f"(Tensor(a!) grad, Tensor expected, {grads}, Tensor x, {extra}, {kept}, "
+                f"{constants}) -> ()",
+                nothing,
+            ),
+        },
         composition=_compositions.cross_entropy_double_backward,
     )
 

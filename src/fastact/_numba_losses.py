@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import _numba
 from ._compositions import MEAN, NONE, class_dim, compute_dtype
-from ._library import NAMESPACES, library
+from ._library import NAMESPACES, families, library
 from ._losses import _logits_like, _row_sizes
 from ._numba import advised, array, run_parts
 from ._numba_operands import Rows, check, require
@@ -231,6 +231,24 @@ def _cross_entropy_backward_(*args: Any) -> None:
     p.backward(stats, given, x)
 
 
+def _cross_entropy_with_grad(
+    expected: Tensor, x: Tensor, target: Tensor, weight: Tensor | None, reduction: int,
+    *options: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    results = _cross_entropy_forward(x, target, weight, reduction, *options)
+    grads = expected.expand(_row_sizes(x) if reduction == NONE else []), None, None
+    kept = results[3:]
+    grad = _cross_entropy_backward(*grads, x, target, weight, *kept, reduction, *options)
+    return (*results, grad)
+
+
+def _cross_entropy_correct_grad_(grad: Tensor, expected: Tensor, *args: Any) -> None:
+    by_loss, *others = args[:3]
+    if by_loss is None or any(t is not None for t in others) or bool((by_loss != expected).any()):
+        p, stats, given, _ = _derivative(args)
+        p.backward(stats, given, grad)
+
+
 def _cross_entropy_double_backward(v: Tensor, *args: Any) -> tuple[Tensor, ...]:
     p, stats, given, x = _derivative(args)
     check("cross_entropy", x, v)
@@ -350,7 +368,7 @@ def register() -> None:
         "nll_loss": (_nll_forward, _nll_backward, _nll_double_backward),
         "cross_entropy": (
             _cross_entropy_forward, _cross_entropy_backward, _cross_entropy_double_backward,
-            _cross_entropy_backward_,
+            _cross_entropy_backward_, _cross_entropy_with_grad, _cross_entropy_correct_grad_,
         ),
         "bce_with_logits": (
             lambda x, *rest: _bce(0, (), x, rest[:3], rest[3]),
@@ -358,7 +376,8 @@ def register() -> None:
             lambda v, grad, x, *rest: _bce(2, (v, grad), x, rest[:3], rest[3]),
         ),
     }  # fmt: skip
-    suffixes = ("", "_backward", "_double_backward", "_backward_")
     for name, kernels in ops.items():
-        for suffix, kernel in zip(suffixes, kernels, strict=False):
+        further = families(_NAMESPACE)[name].further
+        suffixes = ("", "_backward", "_double_backward", *further)
+        for suffix, kernel in zip(suffixes, kernels, strict=True):
             library(_NAMESPACE).impl(name + suffix, kernel, "CPU")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._family import Family, elementwise_batching
+from ._family import Family, elementwise_batching, nothing
 from ._formulas import TorchMath
 from ._registry import ACTIVATIONS, GATES, Activation
 
@@ -132,7 +132,7 @@ def _family(
     saves_output: Callable[..., bool] | None = None,
     like: Callable[..., Tensor] = _first,
     packed: bool = False,
-    overwrites: tuple[str, str] | None = None,
+    further: dict[str, tuple[str, Callable[..., Any]]] | None = None,
 ) -> PointwiseFamily:
     n = len(primals)
 
@@ -157,7 +157,7 @@ def _family(
         no_grads=no_grads,
         composition=composition,
         symmetric=n == 1 and not packed,
-        overwrites=overwrites,
+        further=further or {},
         activation=row,
         like=like,
         packed=packed,
@@ -173,7 +173,7 @@ def pointwise_families() -> list[PointwiseFamily]:
         families.append(
             _family(
                 row.name, row.symbol, row, ("x",), constants, _unary_composition(row),
-                saves_output=row.saves_output, overwrites=("_", inplace),
+                saves_output=row.saves_output, further={"_": (inplace, nothing)},
             )
         )  # fmt: skip
     for name in GATES:

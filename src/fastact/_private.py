@@ -47,6 +47,9 @@ unwrapped = _find(torch._C._functorch, "get_unwrapped", lambda t: t)
 forward_ad_enabled = _find(torch._C, "_is_fwd_grad_enabled")
 set_forward_ad = _find(forward_ad, "_set_fwd_grad_enabled")  # context manager
 _find(forward_ad, "_current_level")
+# The tensors of torch.autograd.grad(is_grads_batched=True), which takes no op that writes; unknown,
+# every tensor may be one.
+is_legacy_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: True)
 # What torch.nn.functional's functions of these names call, with the reduction as a number: for tiny
 # tensors, which notice every Python frame. Where one is gone, the public function answers.
 cross_entropy_loss = getattr(torch._C._nn, "cross_entropy_loss", None)

@@ -262,8 +262,8 @@ class NLLLoss(nn.NLLLoss):
 class CrossEntropyLoss(nn.CrossEntropyLoss):
     """:func:`fastact.functional.cross_entropy`; arguments as torch.nn.CrossEntropyLoss.
 
-    By keyword it takes ``inplace_backward``, ``z_loss``, ``softcap``, ``return_lse`` and
-    ``return_entropy``, too: see the function.
+    By keyword it takes ``inplace_backward``, ``expected_grad``, ``z_loss``, ``softcap``,
+    ``return_lse`` and ``return_entropy``, too: see the function.
     """
 
     def __init__(
@@ -276,6 +276,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         label_smoothing: float = 0.0,
         *,
         inplace_backward: bool = False,
+        expected_grad: float | Tensor | None = None,
         z_loss: float = 0.0,
         softcap: float | None = None,
         return_lse: bool = False,
@@ -283,6 +284,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
     ) -> None:
         super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         self.inplace_backward = inplace_backward
+        self.expected_grad = expected_grad
         self.z_loss = z_loss
         self.softcap = softcap
         self.return_lse = return_lse
@@ -300,6 +302,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
             inplace_backward=self.inplace_backward,
+            expected_grad=self.expected_grad,
             z_loss=self.z_loss,
             softcap=self.softcap,
             normalizer=normalizer,

@@ -34,6 +34,7 @@ _GATES: dict[str, str | property] = {
 }
 _PLAIN = {  # what torch's CrossEntropyLoss lacks and ours asks for
     "inplace_backward": False,
+    "expected_grad": None,
     "z_loss": 0.0,
     "softcap": None,
     "return_lse": False,

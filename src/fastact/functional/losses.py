@@ -83,6 +83,7 @@ def cross_entropy(
     label_smoothing: float = ...,
     *,
     inplace_backward: bool = ...,
+    expected_grad: float | Tensor | None = ...,
     z_loss: float = ...,
     softcap: float | None = ...,
     normalizer: float | Tensor | None = ...,
@@ -103,6 +104,7 @@ def cross_entropy(
     label_smoothing: float = ...,
     *,
     inplace_backward: bool = ...,
+    expected_grad: float | Tensor | None = ...,
     z_loss: float = ...,
     softcap: float | None = ...,
     normalizer: float | Tensor | None = ...,
@@ -122,6 +124,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     *,
     inplace_backward: bool = False,
+    expected_grad: float | Tensor | None = None,
     z_loss: float = 0.0,
     softcap: float | None = None,
     normalizer: float | Tensor | None = None,
@@ -131,9 +134,9 @@ def cross_entropy(
     r"""Cross entropy of logits, :math:`-w_t \log \mathrm{softmax}(x)_t`, fused.
 
     The forward pass reads the logits once and keeps two numbers of each row; the backward pass
-    reads them once and writes the gradient. Nothing else of their size is stored. 16-bit logits are
-    summed in float32. Rows that are ignored have a loss, log-sum-exp, entropy and gradient of 0,
-    whatever they hold.
+    reads them once and writes the gradient. Nothing else of their size is stored. With
+    ``expected_grad`` they are read once in all. 16-bit logits are summed in float32. Rows that are
+    ignored have a loss, log-sum-exp, entropy and gradient of 0, whatever they hold.
 
     Shapes: ``input`` (N, C), (N, C, d1, ...) or (C,). ``target`` has class indices, (N,),
     (N, d1, ...) or (), or probabilities, input's shape. What is returned for each row has the shape
@@ -153,6 +156,12 @@ def cross_entropy(
             and returns it from there. Their version counter then tells autograd to refuse any other
             use of them. For logits that something computes, in eager code; torch.compile and
             transforms leave them alone.
+        expected_grad: the gradient that the loss will receive: 1 for ``loss.backward()``, 0.25 for
+            ``(loss / 4).backward()``; a number or a tensor of one element. The forward pass then
+            computes the gradient of the logits from the row that it has at hand, and the backward
+            pass returns it. Where another gradient comes, or one of another result, it is computed
+            anew: a wrong number costs time, a third or so, and changes no result. In eager code;
+            torch.compile and transforms go the ordinary way.
         z_loss: adds ``z_loss * lse**2`` to the loss of each row, before the reduction.
         softcap: bounds the logits first, to ``softcap * tanh(input / softcap)``.
         normalizer: a number or a tensor of one element by which ``"mean"`` divides, in place of the
@@ -167,7 +176,8 @@ def cross_entropy(
     Raises:
         IndexError: a target is neither a class nor ``ignore_index``.
         ValueError: batch sizes differ; there is no such reduction; a number is out of its range; a
-            normalizer comes with another reduction than ``"mean"``.
+            normalizer comes with another reduction than ``"mean"``; ``expected_grad`` and
+            ``inplace_backward`` come together.
         RuntimeError: other shapes or dtypes do not fit; label_smoothing is out of range;
             ``inplace_backward`` would overwrite a leaf.
         TypeError: an argument is not a tensor.
@@ -193,6 +203,7 @@ def cross_entropy(
         )
         and softcap is None
         and normalizer is None
+        and expected_grad is None
         and not (inplace_backward or z_loss or return_lse or return_entropy)
         and size_average is None
         and reduce is None
@@ -214,6 +225,7 @@ def cross_entropy(
         reduction_number("cross_entropy", reduction, size_average, reduce),
         label_smoothing,
         inplace_backward,
+        expected_grad,
         z_loss,
         softcap,
         normalizer,
