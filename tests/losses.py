@@ -303,5 +303,5 @@ def operands(family: Any, dtype: torch.dtype = torch.float32) -> list[tuple[Any,
             "_with_grad": (expected, *own[: family.tensors]),
             "_correct_grad_": (torch.zeros_like(x), expected, *plain),
         }
-        found += [(op, (*given[name], *constants)) for name, op in family.eager.items()]
+        found += [(op, (*given[name], *constants)) for name, op in family.others.items()]
     return found

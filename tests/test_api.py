@@ -185,7 +185,9 @@ def test_every_row_has_a_function_a_module_and_a_kernel():
         ), name
         assert tuple(parameters[p].default for p in row.parameters) == row.defaults
     for family in families("fastact").values():
-        for op in (family.forward, family.backward, family.double_backward, family.inplace):
+        for op in (
+            family.forward, family.backward, family.double_backward, *family.others.values()
+        ):  # fmt: skip
             if op is not None:
                 assert torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CPU"), op
                 assert torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "Meta"), op

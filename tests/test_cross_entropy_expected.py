@@ -1,4 +1,9 @@
-"""The gradient that the forward pass computes: to the bit the ordinary one, whatever comes."""
+"""The gradient that the forward pass computes: the ordinary one, whatever comes; here to the bit.
+
+(On a GPU rows of more than 64 KiB are added up otherwise: test_cuda.py.)
+"""
+
+from fractions import Fraction
 
 import losses
 import pytest
@@ -7,6 +12,7 @@ from losses import describe, make, probabilities, targets, weights
 from support import DTYPES
 from torch.utils.checkpoint import checkpoint
 
+import fastact
 from fastact import functional as F
 from fastact._library import families
 
@@ -21,6 +27,8 @@ OPTIONS = {
     "cap, z loss": {"softcap": 3.0, "z_loss": 0.1},
     "number": {"normalizer": 3.0},
     "tensor": {"normalizer": torch.tensor([7.0])},
+    "double": {"normalizer": torch.tensor(7.0, dtype=torch.float64)},
+    "entropy": ALL,
 }
 
 
@@ -66,7 +74,7 @@ def test_it_is_not_computed_again(dtype, shape, name):
 
     def gradient(expected, grad):
         leaf = x.clone().requires_grad_()
-        loss = F.cross_entropy(leaf, target, expected_grad=expected, **options)
+        loss, *_ = losses.ours(leaf, target, expected_grad=expected, **options)
         node = loss.grad_fn
         while "WithGrad" not in node.name():  # below the division by a normalizer
             node = node.next_functions[0][0]
@@ -127,6 +135,10 @@ def test_a_second_backward_pass():
         for got, g in zip(passes, (1.0, 0.3, 1.0), strict=True):
             assert torch.equal(got, loss_and_gradient(x, target, g)[1])
     loss = F.cross_entropy(leaf, target, expected_grad=1)
+    (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    want = first.clone()
+    first.mul_(2)  # which is nobody else's business
+    assert torch.equal(torch.autograd.grad(loss, leaf, retain_graph=True)[0], want)
     loss.backward()
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
@@ -184,6 +196,51 @@ def test_checkpoint_and_saved_tensors_hooks():
     assert torch.equal(leaf.grad, want)
 
 
+def test_two_losses_of_the_same_logits():
+    x = make(6, 70)
+    first, second = targets(x, seed=1), targets(x, seed=2)
+    sums = []
+    for options in ({}, {"expected_grad": 1}):
+        leaf = x.clone().requires_grad_()
+        total = F.cross_entropy(leaf, first, **options) + F.cross_entropy(leaf, second, **options)
+        sums += torch.autograd.grad(total, leaf)
+    assert torch.equal(*sums)
+
+
+def test_numbers_of_any_size_and_kind():
+    """GradScaler begins with 65536, which is too large for float16: infinite, as what comes."""
+    x = make(6, 70, dtype=torch.float16)
+    for expected, grad in ((65536, 65536.0), (1e39, 1.0), (Fraction(1, 4), 0.25), (True, 1.0)):
+        got = loss_and_gradient(x, targets(x), grad, expected_grad=expected)
+        assert same(got, loss_and_gradient(x, targets(x), grad))
+
+
+def test_module():
+    x = make(6, 70)
+    loss = fastact.nn.CrossEntropyLoss(expected_grad=0.5)
+    assert "expected_grad=0.5" in repr(loss)
+    leaf = x.clone().requires_grad_()
+    result = loss(leaf, targets(x))
+    assert "WithGrad" in result.grad_fn.name()
+    (got,) = torch.autograd.grad(result / 2, leaf)
+    assert torch.equal(got, loss_and_gradient(x, targets(x), 0.5)[1])
+
+
+def test_negated_view():
+    """Of memory that autograd has to negate first."""
+    x = make(6, 70, dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+    for grad in (1.0, 0.5):
+        got = loss_and_gradient(x, targets(x), grad, expected_grad=1)
+        assert same(got, loss_and_gradient(x.resolve_neg(), targets(x), grad))
+
+
+def test_symbolic_trace():
+    """torch's own op is recorded: the option changes no result."""
+    graph = torch.fx.symbolic_trace(lambda x, t: F.cross_entropy(x, t, expected_grad=1)).graph
+    assert torch.nn.functional.cross_entropy in [node.target for node in graph.nodes]
+
+
 def test_without_a_gradient_there_is_none():
     x = make(4, 9)
     assert F.cross_entropy(x, targets(x), expected_grad=1).grad_fn is None
@@ -217,8 +274,8 @@ def test_autocast():
 def test_registered_ops():
     family = families("fastact")["cross_entropy"]
     found = dict(losses.operands(family))
-    arguments = found[family.eager["_with_grad"]]
-    *results, grad = family.eager["_with_grad"](*arguments)
+    arguments = found[family.others["_with_grad"]]
+    *results, grad = family.others["_with_grad"](*arguments)
     expected, inputs, constants = arguments[0], arguments[1:4], arguments[4:]
     assert same(results, family.forward(*inputs, *constants))
     backward = (expected, None, None, *inputs, *results[3:], *constants)
@@ -226,7 +283,7 @@ def test_registered_ops():
     assert torch.equal(grad, want)
     for grads, answers in (((expected, None, None), 0), ((expected * 2, None, None), want * 2)):
         place = torch.zeros_like(grad)
-        family.eager["_correct_grad_"](place, expected, *grads, *backward[3:])
+        family.others["_correct_grad_"](place, expected, *grads, *backward[3:])
         torch.testing.assert_close(place, place * 0 + answers)
 
 
@@ -239,7 +296,7 @@ def test_errors():
     with pytest.raises(ValueError, match="inplace_backward=True"):
         F.cross_entropy(x * 1, targets(x), expected_grad=1, inplace_backward=True)
     args = losses.operands(families("fastact")["cross_entropy"])[-1][1]
-    correct = families("fastact")["cross_entropy"].eager["_correct_grad_"]
+    correct = families("fastact")["cross_entropy"].others["_correct_grad_"]
     for grad, expected in (
         (args[0][:2], args[1]), (args[0].double(), args[1]), (args[0].t(), args[1]),
         (args[0], torch.ones(2)),

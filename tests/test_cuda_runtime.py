@@ -76,6 +76,7 @@ def test_nothing_waits_for_the_device():
         lambda t: F.cross_entropy(t * 1, target, inplace_backward=True),
         lambda t: F.cross_entropy(t, target, weight, expected_grad=1),
         lambda t: F.cross_entropy(t, target, normalizer=weight.sum(), expected_grad=0.5),
+        lambda t: F.cross_entropy(t, target, expected_grad=torch.tensor(0.5, device="cpu")),
         lambda t: F.nll_loss(F.log_softmax(t, 1), target),
     ]
     for function in cases:

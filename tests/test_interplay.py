@@ -117,12 +117,14 @@ def test_checkpoint(use_reentrant):
     assert_same_training(train(Checkpointed(F, use_reentrant), step), train(Mlp(F), plain_step))
 
 
-def test_compiled_autograd():
+@pytest.mark.parametrize("expected", [None, 1.0])
+def test_compiled_autograd(expected):
     x = make(5, 12, dtype=torch.float64).requires_grad_()
     target = targets(x)
 
     def loss():
-        return F.cross_entropy(F.silu_mul(F.gelu(x), x).softmax(1), target)
+        z = F.silu_mul(F.gelu(x), x).softmax(1)
+        return F.cross_entropy(z, target, expected_grad=expected)
 
     (want,) = torch.autograd.grad(loss(), x)
     torch._dynamo.reset()
@@ -147,6 +149,7 @@ class Tripled(TorchFunctionMode):
 
 def test_what_a_function_mode_adds_is_differentiated():
     ops = torch.ops.fastact
+    loss = ops.cross_entropy.default
     x, target = make(5, 12, dtype=torch.float64), targets(make(5, 12))
     for call, op in (
         (F.gelu, ops.gelu.default),
@@ -154,6 +157,8 @@ def test_what_a_function_mode_adds_is_differentiated():
         (F.swiglu, ops.silu_glu.default),
         (lambda x: F.softmax(x, 1), ops.softmax.default),
         (lambda x: F.nll_loss(x, target), ops.nll_loss.default),
+        (lambda x: F.cross_entropy(x, target, expected_grad=1), loss),
+        (lambda x: F.cross_entropy(x * 1, target, inplace_backward=True), loss),
     ):
         plain, changed = x.clone().requires_grad_(), x.clone().requires_grad_()
         want = call(plain)

@@ -70,8 +70,9 @@ struct CrossEntropyRows {
   bool reduced;
   void* grad_logits;  // S; may be the logits themselves
 
-  // Forward with gradient: grad_logits too, for `grad_loss` of every row's loss. Backward after that:
-  // grad_logits holds the gradient for this one, T; where it is what comes, nothing is left to do.
+  // Forward with gradient: as in backward of a reduced loss, whatever the reduction, grad_logits for
+  // one number grad_loss. Backward after that, on a GPU: what that number was, T; rows that have the
+  // same grad_loss now are left as they are. (On a CPU the op looks.)
   const void* expected;
 
   // Double backward: the gradient of grad_logits, and by the gradients, T for each row.

@@ -221,7 +221,8 @@ struct CrossEntropy {
     S* grad = row.out<S>(args.grad_logits) + first * stride();
     if (!used) return fill_zero(team, grad, part.size, stride());
     const Gradient g(*this, known);
-    const T own = args.target ? at_target(g) * slope : T(0);  // now: it takes half a dozen registers
+    // Before the others: what it is made of would take six registers meanwhile.
+    const T own = args.target ? at_target(g) * slope : T(0);
     const S* x = operands.again(0, part);
     if constexpr (plain) {
       map(team, part.size, stride(), {x}, {grad},
@@ -348,13 +349,16 @@ __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)), plain ? 2 : 1)
   });
 }
 
-// The weights alone, of one row after another.
+// The weights alone: of a row for each thread, and sums of nothing where fewer blocks are enough for
+// that than there are sums.
 template <class S, class T = Compute<S>>
 __global__ void __launch_bounds__(Plan::most_threads(sizeof(S)))
-    weigh(const Given<T> args, int64_t blocks) {
+    weigh(const Given<T> args, int64_t sums) {
   Sums<double, 2> mine;
-  const int64_t step = blocks * blockDim.x;
-  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < args.rows.count(); i += step) {
+  const int64_t step = int64_t(gridDim.x) * blockDim.x;
+  const int64_t begin = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
+  for (int64_t i = gridDim.x + begin; i < sums; i += step) args.sums[2 * i] = args.sums[2 * i + 1] = 0;
+  for (int64_t i = begin; i < args.rows.count(); i += step) {
     const int64_t target = args.target ? args.target[i] : 0;
     if (args.target && (target == args.ignore_index || uint64_t(target) >= uint64_t(args.rows.classes)))
       continue;
@@ -402,9 +406,11 @@ constexpr CrossEntropyKernels kernels = {
       return launch_rows(kernels, itemsize, 0, stream, Arguments(rows));
     },
     [](const CrossEntropyRows& rows, cudaStream_t stream) {
-      const Plan plan(rows.rows, itemsize);  // which says how many sums there are
-      return launch(weigh<Storage>, {dim3(unsigned(plan.blocks)), dim3(unsigned(plan.threads))}, stream,
-                    Arguments(rows), plan.blocks);
+      const Plan plan(rows.rows, itemsize);
+      const int64_t enough = (rows.rows.count() + plan.threads - 1) / plan.threads;
+      const dim3 blocks(unsigned(enough < plan.blocks ? enough : plan.blocks));
+      return launch(weigh<Storage>, {blocks, dim3(unsigned(plan.threads))}, stream, Arguments(rows),
+                    plan.blocks);
     }};
 
 constexpr int finish_threads = 512;

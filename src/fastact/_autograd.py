@@ -359,7 +359,7 @@ def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., 
 def inplace_cross_entropy(namespace: str) -> type[Op]:
     """cross_entropy whose backward writes the gradient over the logits, in eager code."""
     family = families(namespace)["cross_entropy"]
-    overwrite = family.eager["_backward_"]
+    overwrite = family.others["_backward_"]
     eager = functions(namespace)["cross_entropy"].eager
 
     class InplaceBackward(Op):
@@ -395,12 +395,12 @@ def inplace_cross_entropy(namespace: str) -> type[Op]:
 
 @cache
 def cross_entropy_with_grad(namespace: str) -> type[Op]:
-    """cross_entropy that computes its gradient in the forward pass, in eager code.
+    """cross_entropy that computes its gradient in the forward pass, in eager code alone.
 
-    It takes the gradient that the loss is expected to receive first.
+    Its first argument is the gradient that the loss is expected to receive.
     """
     family = families(namespace)["cross_entropy"]
-    with_grad, correct_grad_ = family.eager["_with_grad"], family.eager["_correct_grad_"]
+    with_grad, correct_grad_ = family.others["_with_grad"], family.others["_correct_grad_"]
     plain = functions(namespace)["cross_entropy"]
 
     class WithGrad(Op):
@@ -425,7 +425,8 @@ def cross_entropy_with_grad(namespace: str) -> type[Op]:
             if all(t is None for t in grads):
                 return (None, None, *rest)
             grads = family.all_grads(grads, constants)
-            # A second backward pass must not write over what the first has returned.
+            # Nothing may be written over what an earlier pass has returned, nor by an op that is
+            # itself differentiated or mapped over a batch.
             if (
                 ctx.is_handed_out
                 or torch.is_grad_enabled()
@@ -437,7 +438,8 @@ def cross_entropy_with_grad(namespace: str) -> type[Op]:
             ctx.is_handed_out = True
             with below_autograd():
                 correct_grad_(grad, expected, *grads, *saved, *constants)
-            return (None, grad, *rest)
+            # With a version of its own: who changes what is returned has not changed what is saved.
+            return (None, grad.data, *rest)
 
     return WithGrad
 

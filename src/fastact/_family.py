@@ -60,7 +60,7 @@ class Family:
     # where the Jacobian is not its own transpose, which is what double_backward has.
     backward_tangent: Callable[..., tuple[Tensor, ...]] | None = None
     linear: bool = False  # in the primals: double_backward returns nothing for them
-    # Further ops, of eager code alone, by what follows the name: schema and fake kernel
+    # Further ops, by what follows the name: schema and fake kernel
     further: dict[str, tuple[str, Callable[..., Any]]] = field(default_factory=dict)
 
     def asked(self, outputs: tuple[Any, ...], constants: tuple[Any, ...]) -> Any:
@@ -79,7 +79,7 @@ class Family:
     backward: Any = None
     double_backward: Any = None
     inplace: Any = None  # that overwrites x
-    eager: dict[str, Any] = field(default_factory=dict)  # all further ones
+    others: dict[str, Any] = field(default_factory=dict)  # all further ones
 
 
 AnyFamily = TypeVar("AnyFamily", bound=Family)
@@ -96,18 +96,18 @@ def define(family: AnyFamily, library: torch.library.Library) -> AnyFamily:
     forward, backward, double_backward = (
         getattr(ops, family.name + suffix).default for suffix in suffixes
     )
-    eager = {}
+    others = {}
     for suffix, (schema, fake) in family.further.items():
         library.define(family.name + suffix + schema)
         library.impl(family.name + suffix, fake, "Meta")
-        eager[suffix] = getattr(ops, family.name + suffix).default
+        others[suffix] = getattr(ops, family.name + suffix).default
     return replace(
         family,
         forward=forward,
         backward=backward,
         double_backward=double_backward,
-        inplace=eager.get("_"),
-        eager=eager,
+        inplace=others.get("_"),
+        others=others,
     )
 
 

@@ -183,12 +183,14 @@ def _check_scalar(op: str, name: str, value: object) -> None:
         )
 
 
-def check_expected_grad(op: str, expected_grad: object, inplace_backward: bool) -> None:
+def check_expected_grad(op: str, x: Tensor, expected_grad: object, inplace_backward: bool) -> None:
     _check_scalar(op, "expected_grad", expected_grad)
+    if isinstance(expected_grad, Tensor) and not expected_grad.is_cpu:
+        check_devices(op, x, expected_grad=expected_grad)
     if inplace_backward:
         raise ValueError(
-            f"{op}(): expected_grad has the forward pass write the gradient, and "
-            f"inplace_backward=True the backward pass; got both (expected_grad={expected_grad})"
+            f"{op}(): with expected_grad the forward pass writes the gradient, with "
+            "inplace_backward=True the backward pass; got both"
         )
 
 

@@ -205,9 +205,11 @@ def _expected(
 ) -> Tensor:
     """What the op will receive where the loss receives grad: what autograd makes of it."""
     dtype = compute_dtype(x.dtype)
-    expected = x.new_empty([], dtype=dtype if autocast else x.dtype)
-    expected.copy_(grad.reshape(())) if isinstance(grad, Tensor) else expected.fill_(grad)
-    return expected if normalizer is None else expected.to(dtype) / _scalar(normalizer)
+    if not isinstance(grad, Tensor) or grad.is_cpu:  # (A copy to a GPU would wait for it.)
+        # By way of float64: what is too large for a dtype becomes infinite.
+        grad = x.new_full([], float(grad), dtype=torch.float64)
+    expected = grad.reshape(()).to(dtype if autocast else x.dtype)
+    return expected if normalizer is None else (expected.to(dtype) / _scalar(normalizer)).to(dtype)
 
 
 def cross_entropy(
@@ -227,7 +229,7 @@ def cross_entropy(
 ) -> Tensor | tuple[Tensor, ...]:
     op = "cross_entropy"
     extras = inplace_backward or z_loss or softcap is not None or normalizer is not None
-    if not (extras or expected_grad is not None or return_lse or return_entropy) and (
+    if not (extras or return_lse or return_entropy) and (
         stands_for_tensor(x) or stands_for_tensor(target)
     ):
         return F.cross_entropy(
@@ -239,11 +241,12 @@ def cross_entropy(
     )
     plain = not (z_loss or softcap is not None or return_lse or return_entropy)
     records = records_graph(x)
-    overwrites = inplace_backward and records and not (transforms_active() or x.is_neg())
+    is_eager = records and not (transforms_active() or _private.result_mode_active())
+    overwrites = inplace_backward and is_eager and not x.is_neg()
     if overwrites:
         check_inplace(op, x)
     if expected_grad is not None:
-        check_expected_grad(op, expected_grad, inplace_backward)
+        check_expected_grad(op, x, expected_grad, inplace_backward)
 
     autocast = _private.autocasts(x.device)
     if probabilities:
@@ -277,7 +280,7 @@ def cross_entropy(
                 results = inplace_cross_entropy(NAMESPACES[choice.source]).record(
                     x, target, weight, *constants
                 )
-            elif expected_grad is not None and records and not transforms_active():
+            elif expected_grad is not None and is_eager:
                 results = cross_entropy_with_grad(NAMESPACES[choice.source]).record(
                     _expected(expected_grad, x, autocast, normalizer), x, target, weight, *constants
                 )

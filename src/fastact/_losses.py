@@ -186,7 +186,7 @@ def _cross_entropy() -> Family:
                 f"({grads}, Tensor(a!) x, {extra}, {kept}, {constants}) -> ()",
                 nothing,
             ),
-            # The gradient too, for that of the loss which is expected; and what then is backward.
+            # Forward and backward where the gradient of the loss is expected.
             "_with_grad": (
                 f"(Tensor expected, Tensor x, {extra}, {constants}) -> "
                 "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",

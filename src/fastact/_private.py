@@ -18,6 +18,7 @@ import torch
 import torch._C._functorch
 import torch._functorch.utils
 import torch._subclasses
+import torch.overrides
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
@@ -60,6 +61,7 @@ is_jit_tracing: Callable[[], bool] = getattr(torch._C, "_is_tracing", lambda: Fa
 function_mode_active: Callable[[], bool] = getattr(
     torch._C, "_is_torch_function_mode_enabled", lambda: False
 )
+_function_modes: Any = getattr(torch.overrides, "_get_current_function_mode_stack", None)
 # Whether somebody listens to the calls of every module (register_module_forward_hook and the like).
 has_global_hooks = getattr(torch.nn.modules.module, "_has_any_global_hook", lambda: True)
 # The one tensor subclass that behaves as a plain tensor in everything that matters here.
@@ -73,6 +75,16 @@ if _missing:
         f"torch {torch.__version__} lacks {', '.join(_missing)}, which this version of fastact "
         "builds on; upgrade fastact"
     )
+
+
+def result_mode_active() -> bool:
+    """Whether a TorchFunctionMode is on that may change results: not torch.device or the like."""
+    if not function_mode_active():
+        return False
+    device_mode = getattr(getattr(torch.utils, "_device", None), "DeviceContext", None)
+    if _function_modes is None or device_mode is None:
+        return True
+    return any(not isinstance(mode, device_mode) for mode in _function_modes())
 
 
 def builtin(activation: str) -> Callable[..., Tensor] | None:

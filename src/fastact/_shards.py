@@ -237,7 +237,7 @@ class Kernels:
         )  # fmt: skip
         with below_autograd():
             if overwrite:
-                self._family.eager["_backward_"](*args)
+                self._family.others["_backward_"](*args)
                 return x
             grad: Tensor = self._family.backward(*args)
         return grad

@@ -160,8 +160,10 @@ def cross_entropy(
             ``(loss / 4).backward()``; a number or a tensor of one element. The forward pass then
             computes the gradient of the logits from the row that it has at hand, and the backward
             pass returns it. Where another gradient comes, or one of another result, it is computed
-            anew: a wrong number costs time, a third or so, and changes no result. In eager code;
-            torch.compile and transforms go the ordinary way.
+            anew: a wrong number costs time, a third or so, and changes no result. Worth it for
+            logits that no cache holds and a backward pass that follows soon: the gradient takes
+            its memory from the forward pass on. In eager code; torch.compile and transforms go the
+            ordinary way.
         z_loss: adds ``z_loss * lse**2`` to the loss of each row, before the reduction.
         softcap: bounds the logits first, to ``softcap * tanh(input / softcap)``.
         normalizer: a number or a tensor of one element by which ``"mean"`` divides, in place of the
