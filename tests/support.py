@@ -144,24 +144,20 @@ def _gate(name: str) -> list[Case]:
     function = PACKED[name.removesuffix("_tanh")]
     gate_first = function is not F.glu
 
-    def reference(x: Tensor) -> Tensor:
-        gate, up = x.chunk(2, -1)
+    def reference(x: Tensor, dim: int) -> Tensor:
+        gate, up = x.chunk(2, dim)
         return own(gate) * up
 
-    cases.append(
+    label = function.__name__ + "".join(tanh.values())
+    cases += [
         Case(
-            function.__name__ + "".join(tanh.values()), f"{name}_glu", row, (),
-            lambda x: function(x, **tanh), reference if gate_first else TF.glu,
-            lambda a, b: value(a) * b, dim=-1, gate_first=gate_first,
+            label if dim == -1 else f"{label},dim={dim}", f"{name}_glu", row, (),
+            partial(function, dim=dim, **tanh),
+            partial(reference if gate_first else TF.glu, dim=dim),
+            lambda a, b: value(a) * b, dim=dim, gate_first=gate_first,
         )
-    )  # fmt: skip
-    if function is F.glu:
-        cases.append(
-            Case(
-                "glu,dim=0", f"{name}_glu", row, (), lambda x: F.glu(x, 0),
-                lambda x: TF.glu(x, 0), lambda a, b: value(a) * b, dim=0, gate_first=False,
-            )
-        )  # fmt: skip
+        for dim in ((-1, 0) if name in ("silu", "sigmoid") else (-1,))
+    ]  # fmt: skip
     return cases
 
 

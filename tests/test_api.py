@@ -34,8 +34,9 @@ MODULES = {
     "BCEWithLogitsLoss": [{}, {"reduction": "none"}],
 }  # fmt: skip
 OWN_MODULES = {
-    "QuickGELU": [{}], "SquaredReLU": [{}], "SwiGLU": [{}], "ReGLU": [{}], "SiLUMul": [{}],
-    "ReLUMul": [{}], "GEGLU": [{}, {"approximate": "tanh"}],
+    "QuickGELU": [{}], "SquaredReLU": [{}], "SwiGLU": [{}, {"dim": 0}],
+    "ReGLU": [{}, {"dim": 0}], "SiLUMul": [{}],
+    "ReLUMul": [{}], "GEGLU": [{}, {"approximate": "tanh", "dim": 0}],
     "GELUMul": [{}, {"approximate": "tanh"}],
 }  # fmt: skip
 # Names that do not follow from the symbol of the row.

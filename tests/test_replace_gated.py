@@ -1,7 +1,10 @@
 """Gated MLPs under replace(): which are fused, and what else they do as before."""
 
+import itertools
+
 import pytest
 import torch
+from support import Ops
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.phi3.configuration_phi3 import Phi3Config
@@ -87,6 +90,16 @@ def test_gated_mlps_of_timm(make):
     mlp = make().eval()
     assert len(fastact.replace(mlp).replaced) == 2
     assert fused(mlp, torch.randn(3, 8))
+
+
+def test_halves_of_timm_are_gated_where_they_are():
+    """Of the last dimension, or of channels; as two tensors where the second half gates."""
+    for gate_last, conv in itertools.product((False, True), repeat=2):
+        mlp = timm.layers.mlp.GluMlp(8, 12, act_layer=nn.SiLU, gate_last=gate_last, use_conv=conv)
+        fastact.replace(mlp.eval())
+        with Ops() as seen:
+            mlp(torch.randn(2, 8, 3, 3) if conv else torch.randn(2, 8))
+        assert seen.ours == {"silu_mul" if gate_last else "silu_glu": 1}
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -156,12 +156,13 @@ def test_packed_is_the_gate_of_its_halves(case):
     assert packed.is_contiguous()
 
 
+@pytest.mark.parametrize("case", [case for case in PACKED if case.dim == -1], ids=labels)
 @pytest.mark.parametrize("shape", [(4, 6, 8), (2, 3, 4, 6)])
-def test_glu_along_every_dim(shape):
+def test_halves_of_every_dim(shape, case):
     shape = tuple(2 * s for s in shape)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     for dim in range(-len(shape), len(shape)):
-        y, z = F.glu(x, dim), torch.nn.functional.glu(x, dim)
+        y, z = case.function(x, dim=dim), case.torch(x, dim=dim)
         torch.testing.assert_close(y, z, msg=f"dim {dim}")
         grad = torch.randn_like(y)
         ours, theirs = (torch.autograd.grad(t, x, grad)[0] for t in (y, z))

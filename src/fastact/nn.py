@@ -173,17 +173,39 @@ class SquaredReLU(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """:func:`fastact.functional.swiglu`."""
+    """:func:`fastact.functional.swiglu`.
+
+    Args:
+        dim: the dimension to halve.
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.swiglu(input)
+        return F.swiglu(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
 
 
 class ReGLU(nn.Module):
-    """:func:`fastact.functional.reglu`."""
+    """:func:`fastact.functional.reglu`.
+
+    Args:
+        dim: the dimension to halve.
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.reglu(input)
+        return F.reglu(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
 
 
 class SiLUMul(nn.Module):
@@ -205,17 +227,19 @@ class GEGLU(nn.Module):
 
     Args:
         approximate: ``"none"`` or ``"tanh"``.
+        dim: the dimension to halve.
     """
 
-    def __init__(self, approximate: str = "none") -> None:
+    def __init__(self, approximate: str = "none", dim: int = -1) -> None:
         super().__init__()
         self.approximate = approximate
+        self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.geglu(input, self.approximate)
+        return F.geglu(input, self.approximate, self.dim)
 
     def extra_repr(self) -> str:
-        return f"approximate={self.approximate!r}"
+        return f"approximate={self.approximate!r}, dim={self.dim}"
 
 
 class GELUMul(nn.Module):

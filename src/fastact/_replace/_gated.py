@@ -28,7 +28,7 @@ _TWO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu_mul, approximate="tanh"),
     "relu": F.relu_mul,
 }
-_HALVES: dict[str, Callable[[Tensor], Tensor]] = {
+_HALVES: dict[str, Callable[..., Tensor]] = {
     "silu": F.swiglu,
     "gelu": F.geglu,
     "gelu_tanh": partial(F.geglu, approximate="tanh"),
@@ -58,14 +58,14 @@ def _multiplied(act: Module, gate: Tensor, up: Tensor) -> Tensor:
     return _TWO[op](gate, up)
 
 
-def _halved(act: Module, x: Tensor) -> Tensor:
-    """``act(gate) * up`` of the two halves of the last dimension."""
+def _halved(act: Module, x: Tensor, dim: int = -1) -> Tensor:
+    """``act(gate) * up`` of the two halves of a dimension."""
     op = None if compiles_to_torch() or stands_for_tensor(x) else gate_of(act)
-    if op is None or x.shape[-1] % 2 or _is_hooked(act):
-        gate, up = x.chunk(2, dim=-1)
+    if op is None or x.shape[dim] % 2 or _is_hooked(act):
+        gate, up = x.chunk(2, dim=dim)
         y: Tensor = act(gate) * up
         return y
-    return _HALVES[op](x)
+    return _HALVES[op](x, dim=dim)
 
 
 # Their argument gets the name that a class gives it: other local variables have none of such names.
@@ -90,9 +90,12 @@ def _timm_swiglu(self: Any, x: Tensor) -> Any:
 
 
 def _timm_glu(self: Any, x: Tensor) -> Any:
-    first, second = self.fc1(x).chunk(2, dim=self.chunk_dim)
-    gate, up = (second, first) if self.gate_last else (first, second)
-    product = _multiplied(self.act, gate, up)
+    x = self.fc1(x)
+    if self.gate_last:
+        up, gate = x.chunk(2, dim=self.chunk_dim)
+        product = _multiplied(self.act, gate, up)
+    else:
+        product = _halved(self.act, x, self.chunk_dim)
     return self.drop2(self.fc2(self.norm(self.drop1(product))))
 
 
@@ -176,7 +179,7 @@ _FORWARDS = {
     "gate, up, dropout, down": ("{gate}_mul", _gate_up_drop_down),
     "gate and up in one, down": ("{halves}", _packed),
     "timm SwiGLU": ("{gate}_mul", _timm_swiglu),
-    "timm GLU": ("{gate}_mul", _timm_glu),
+    "timm GLU": ("{gate}_mul or {halves}", _timm_glu),
 }
 
 

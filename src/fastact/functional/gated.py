@@ -109,16 +109,18 @@ def relu_mul(gate: Tensor, up: Tensor) -> Tensor:
     return gated("relu_mul", "relu", gate, up)
 
 
-def swiglu(input: Tensor) -> Tensor:
-    r"""``silu(gate) * up`` of the two halves of the last dimension, gate first.
+def swiglu(input: Tensor, dim: int = -1) -> Tensor:
+    r"""``silu(gate) * up`` of the two halves of a dimension, gate first.
 
     The halves are read, and their gradients written, where they are: nothing is copied or joined.
 
     Args:
-        input: shape (\*, 2 N), gives (\*, N); float32, float64, bfloat16 or float16.
+        input: the size of ``dim`` is even; float32, float64, bfloat16 or float16.
+        dim: the dimension to halve.
 
     Raises:
-        RuntimeError: the last dimension is odd, or there is none.
+        RuntimeError: the dimension is odd, or there is none.
+        IndexError: ``dim`` is out of range.
         TypeError: ``input`` is not a tensor.
 
     Example:
@@ -129,26 +131,28 @@ def swiglu(input: Tensor) -> Tensor:
     Source: Shazeer 2020, arXiv:2002.05202.
     """
     if (
-        type(input) is Tensor and not traced() and input.numel() // 2 < LEAST.silu_glu
+        dim == -1 and type(input) is Tensor and not traced()
+        and input.numel() // 2 < LEAST.silu_glu
         and (shape := input.shape) and shape[-1] % 2 == 0
     ):  # fmt: skip
         gate, up = input.chunk(2, -1)
         return _silu(gate) * up
-    return packed("swiglu", "silu", input, -1, True)
+    return packed("swiglu", "silu", input, dim, True)
 
 
-def geglu(input: Tensor, approximate: str = "none") -> Tensor:
-    r"""``gelu(gate) * up`` of the two halves of the last dimension, gate first.
+def geglu(input: Tensor, approximate: str = "none", dim: int = -1) -> Tensor:
+    r"""``gelu(gate) * up`` of the two halves of a dimension, gate first.
 
     The halves are read, and their gradients written, where they are: nothing is copied or joined.
 
     Args:
-        input: shape (\*, 2 N), gives (\*, N); float32, float64, bfloat16 or float16.
+        input: the size of ``dim`` is even; float32, float64, bfloat16 or float16.
         approximate: ``'none'`` or ``'tanh'``.
+        dim: the dimension to halve.
 
     Raises:
-        RuntimeError: the last dimension is odd, or there is none; or ``approximate`` is something
-            else.
+        RuntimeError: the dimension is odd, or there is none; or ``approximate`` is something else.
+        IndexError: ``dim`` is out of range.
         TypeError: ``input`` is not a tensor.
 
     Example:
@@ -160,24 +164,27 @@ def geglu(input: Tensor, approximate: str = "none") -> Tensor:
     """
     if (
         approximate == "tanh"  # exact GELU is ours from one element on
-        and type(input) is Tensor and not traced() and input.numel() // 2 < LEAST.gelu_tanh_glu
+        and dim == -1 and type(input) is Tensor and not traced()
+        and input.numel() // 2 < LEAST.gelu_tanh_glu
         and (shape := input.shape) and shape[-1] % 2 == 0
     ):  # fmt: skip
         gate, up = input.chunk(2, -1)
         return _gelu_tanh(gate) * up
-    return packed("geglu", gelu_variant("geglu", approximate), input, -1, True)
+    return packed("geglu", gelu_variant("geglu", approximate), input, dim, True)
 
 
-def reglu(input: Tensor) -> Tensor:
-    r"""``relu(gate) * up`` of the two halves of the last dimension, gate first.
+def reglu(input: Tensor, dim: int = -1) -> Tensor:
+    r"""``relu(gate) * up`` of the two halves of a dimension, gate first.
 
     The halves are read, and their gradients written, where they are: nothing is copied or joined.
 
     Args:
-        input: shape (\*, 2 N), gives (\*, N); float32, float64, bfloat16 or float16.
+        input: the size of ``dim`` is even; float32, float64, bfloat16 or float16.
+        dim: the dimension to halve.
 
     Raises:
-        RuntimeError: the last dimension is odd, or there is none.
+        RuntimeError: the dimension is odd, or there is none.
+        IndexError: ``dim`` is out of range.
         TypeError: ``input`` is not a tensor.
 
     Example:
@@ -188,12 +195,13 @@ def reglu(input: Tensor) -> Tensor:
     Source: Shazeer 2020, arXiv:2002.05202.
     """
     if (
-        type(input) is Tensor and not traced() and input.numel() // 2 < LEAST.relu_glu
+        dim == -1 and type(input) is Tensor and not traced()
+        and input.numel() // 2 < LEAST.relu_glu
         and (shape := input.shape) and shape[-1] % 2 == 0
     ):  # fmt: skip
         gate, up = input.chunk(2, -1)
         return _relu(gate) * up
-    return packed("reglu", "relu", input, -1, True)
+    return packed("reglu", "relu", input, dim, True)
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
