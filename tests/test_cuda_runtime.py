@@ -5,7 +5,7 @@ import pytest
 import torch
 from kept import kept_or_not
 from losses import make, targets
-from support import CASES, labels
+from support import CASES, labels, python
 from torch.autograd import gradcheck, gradgradcheck
 
 import fastact
@@ -162,6 +162,31 @@ def test_cuda_graph(classes, options):
             t.detach().zero_()
         graph.replay()
         assert_same(results, want)
+
+
+FIRST = """
+import torch, fastact
+from fastact import functional as F
+x = torch.randn(64, 32001, device="cuda")
+target = torch.arange(64, device="cuda")
+graph = torch.cuda.CUDAGraph()
+with fastact.backend("compiled"):
+    with torch.cuda.graph(graph):
+        leaf = x.detach().requires_grad_()
+        loss = F.cross_entropy(F.gelu(leaf).softmax(1), target, label_smoothing=0.1)
+        grad, = torch.autograd.grad(loss, leaf)
+    graph.replay()
+    leaf = x.detach().requires_grad_()
+    loss_now = F.cross_entropy(F.gelu(leaf).softmax(1), target, label_smoothing=0.1)
+    assert torch.equal(loss, loss_now)
+    assert torch.equal(grad, *torch.autograd.grad(loss_now, leaf))
+"""
+
+
+def test_a_process_may_begin_with_a_graph():
+    """Kernels are loaded, and the device is asked what rows it can keep, during the capture."""
+    ran = python(FIRST)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

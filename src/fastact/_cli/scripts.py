@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parent.parent
 NEEDS = {"bench": ("matplotlib",), "demo": ("matplotlib", "sklearn")}
 
 IDLE = 0.5  # the load of a machine that does nothing in particular
-MEASURED = (*OPS, "cross_entropy_inplace")  # by benchmarks/cases.py
+MEASURED = (*OPS, "cross_entropy_inplace", "cross_entropy_expected")  # by benchmarks/cases.py
 
 
 def folder(name: str) -> Path:
