@@ -94,7 +94,7 @@ def _save(ctx: Any, tensors: tuple[Tensor | None, ...]) -> None:
         ctx.save_for_forward(*tensors)
 
 
-def _call(overload: Any, function: type[Op], *args: Any) -> Any:
+def call(overload: Any, function: type[Op], *args: Any) -> Any:
     """An op on tensors that may need anything: what backward formulas call."""
     if transforms_active():
         return overload(*args)
@@ -153,7 +153,7 @@ class Functions:
                 rest = (None,) * (tensors - n + len(constants))
                 if all(grad is None for grad in grads[:m]):
                     return (*(None,) * n, *rest)
-                result = _call(backward_op, Backward, *grads[:m], *saved, *constants)
+                result = call(backward_op, Backward, *grads[:m], *saved, *constants)
                 return (*as_tuple(result), *rest)
 
             @staticmethod
@@ -184,7 +184,7 @@ class Functions:
             @staticmethod
             def backward(ctx: Any, *v: Tensor) -> tuple[Any, ...]:
                 inputs, constants = ctx.saved_tensors, ctx.constants
-                result = as_tuple(_call(double_op, Double, *v, *inputs, *constants))
+                result = as_tuple(call(double_op, Double, *v, *inputs, *constants))
                 by_grads = (
                     None if grad is None else by
                     for by, grad in zip(result[:m], inputs, strict=False)
@@ -301,7 +301,7 @@ class Functions:
             @staticmethod
             def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
                 constants = ctx.constants
-                grad_x = _call(backward_op, backward, grad, *ctx.saved_tensors, *constants)
+                grad_x = call(backward_op, backward, grad, *ctx.saved_tensors, *constants)
                 slots = (None, grad_x) if ctx.through_original else (grad_x, None)
                 return (*slots, *(None,) * len(constants))
 
@@ -353,95 +353,6 @@ def _inplace_kernels(overload: Any) -> tuple[Callable[..., None], Callable[..., 
             overload.redispatch(keyset & _private.after_version_counter, x, *constants)
 
     return autograd, version
-
-
-@cache
-def inplace_cross_entropy(namespace: str) -> type[Op]:
-    """cross_entropy whose backward writes the gradient over the logits, in eager code."""
-    family = families(namespace)["cross_entropy"]
-    overwrite = family.others["_backward_"]
-    eager = functions(namespace)["cross_entropy"].eager
-
-    class InplaceBackward(Op):
-        symbol = "CrossEntropyInplaceBackward"
-        overload = family.forward
-
-        @staticmethod
-        def forward(ctx: Any, *args: Any) -> Any:
-            return eager.forward(ctx, *args)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-            saved, constants = ctx.saved_tensors, ctx.constants
-            rest = (None,) * (2 + len(constants))
-            if all(grad is None for grad in grads):
-                return (None, *rest)
-            grads = family.all_grads(grads, constants)
-            if torch.is_grad_enabled():
-                raise RuntimeError(
-                    "cross_entropy(): with inplace_backward=True the gradient overwrites the "
-                    "logits, and cannot be differentiated again; leave out either "
-                    "inplace_backward or create_graph"
-                )
-            logits = saved[0].detach()
-            with below_autograd():
-                overwrite(*grads, logits, *saved[1:], *constants)
-            # Whoever else has saved the logits is refused them from now on.
-            torch.autograd.graph.increment_version(logits)
-            return (logits, *rest)
-
-    return InplaceBackward
-
-
-@cache
-def cross_entropy_with_grad(namespace: str) -> type[Op]:
-    """cross_entropy that computes its gradient in the forward pass, in eager code alone.
-
-    Its first argument is the gradient that the loss is expected to receive.
-    """
-    family = families(namespace)["cross_entropy"]
-    with_grad, correct_grad_ = family.others["_with_grad"], family.others["_correct_grad_"]
-    plain = functions(namespace)["cross_entropy"]
-
-    class WithGrad(Op):
-        symbol = "CrossEntropyWithGrad"
-        overload = with_grad
-
-        @staticmethod
-        def forward(ctx: Any, expected: Tensor, *args: Any) -> Any:
-            with below_autograd():
-                *outputs, grad = with_grad(expected, *args)
-            ctx.constants = constants = args[family.tensors :]
-            ctx.save_for_backward(expected, grad, *family.saved(args, tuple(outputs)))
-            ctx.set_materialize_grads(False)
-            ctx.is_handed_out = False
-            return family.asked(tuple(outputs), constants)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-            constants = ctx.constants
-            expected, grad, *saved = ctx.saved_tensors
-            rest = (None,) * (2 + len(constants))
-            if all(t is None for t in grads):
-                return (None, None, *rest)
-            grads = family.all_grads(grads, constants)
-            # Nothing may be written over what an earlier pass has returned, nor by an op that is
-            # itself differentiated or mapped over a batch.
-            if (
-                ctx.is_handed_out
-                or torch.is_grad_enabled()
-                or transforms_active()
-                or any(t is not None and _private.is_legacy_batched(t) for t in grads)
-            ):
-                args = (*grads, *saved, *constants)
-                return (None, _call(family.backward, plain.backward, *args), *rest)
-            ctx.is_handed_out = True
-            with below_autograd():
-                correct_grad_(grad, expected, *grads, *saved, *constants)
-            # With a version of its own: who changes what is returned has not changed what is saved.
-            return (None, grad.data, *rest)
-
-    return WithGrad
 
 
 @cache

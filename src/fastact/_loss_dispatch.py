@@ -10,12 +10,7 @@ from torch.compiler import is_dynamo_compiling
 
 from . import _compositions, _private
 from . import _originals as F
-from ._autograd import (
-    cross_entropy_with_grad,
-    inplace_cross_entropy,
-    may_be_tracked,
-    transforms_active,
-)
+from ._autograd import may_be_tracked, transforms_active
 from ._backend import STATE
 from ._compositions import REDUCTIONS, SUM, class_dim, compute_dtype, joint_dtype
 from ._cutoffs import line_of
@@ -33,6 +28,7 @@ from ._dispatch import (
     why_torch,
 )
 from ._dtensor import SOFTMAX, is_dtensor
+from ._eager_cross_entropy import cross_entropy_with_grad, inplace_cross_entropy
 from ._family import as_tuple
 from ._library import NAMESPACES
 from ._loss_checks import (

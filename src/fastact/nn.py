@@ -172,40 +172,35 @@ class SquaredReLU(nn.Module):
         return F.squared_relu(input)
 
 
-class SwiGLU(nn.Module):
+class _OfHalves(nn.Module):
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class SwiGLU(_OfHalves):
     """:func:`fastact.functional.swiglu`.
 
     Args:
         dim: the dimension to halve.
     """
 
-    def __init__(self, dim: int = -1) -> None:
-        super().__init__()
-        self.dim = dim
-
     def forward(self, input: Tensor) -> Tensor:
         return F.swiglu(input, self.dim)
 
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
 
-
-class ReGLU(nn.Module):
+class ReGLU(_OfHalves):
     """:func:`fastact.functional.reglu`.
 
     Args:
         dim: the dimension to halve.
     """
 
-    def __init__(self, dim: int = -1) -> None:
-        super().__init__()
-        self.dim = dim
-
     def forward(self, input: Tensor) -> Tensor:
         return F.reglu(input, self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
 
 
 class SiLUMul(nn.Module):
@@ -222,7 +217,7 @@ class ReLUMul(nn.Module):
         return F.relu_mul(gate, up)
 
 
-class GEGLU(nn.Module):
+class GEGLU(_OfHalves):
     """:func:`fastact.functional.geglu`.
 
     Args:
@@ -231,15 +226,14 @@ class GEGLU(nn.Module):
     """
 
     def __init__(self, approximate: str = "none", dim: int = -1) -> None:
-        super().__init__()
+        super().__init__(dim)
         self.approximate = approximate
-        self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
         return F.geglu(input, self.approximate, self.dim)
 
     def extra_repr(self) -> str:
-        return f"approximate={self.approximate!r}, dim={self.dim}"
+        return f"approximate={self.approximate!r}, {super().extra_repr()}"
 
 
 class GELUMul(nn.Module):
