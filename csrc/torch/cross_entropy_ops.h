@@ -37,10 +37,11 @@ class CrossEntropyOps {
       Tensor expected, Tensor logits, Tensor target, Maybe weight, int64_t reduction,
       int64_t ignore_index, double label_smoothing, double z_loss, double softcap, bool full_precision,
       bool with_lse, bool with_entropy) {
+    check_one_number(logits, expected);
     Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
     Tensor grad = allocate_like(p.logits);
     p.args.grad_logits = grad.data_ptr();
-    p.args.grad_loss = p.one_number(expected);
+    p.args.grad_loss = p.keep(converted(expected, p.compute));
     p.args.reduced = true;
     if (reduction == mean) p.args.total = p.total_weight();
     return std::tuple_cat(p.results(reduction, full_precision, with_lse, with_entropy),
@@ -60,11 +61,10 @@ class CrossEntropyOps {
     Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
     STD_TORCH_CHECK(have_one_layout(grad, p.logits),
                     "fastact::cross_entropy_correct_grad_: expected the gradient of its forward");
-    p.args.grad_logits = grad.data_ptr();
     p.use_stats(stats);
     p.use_grads(grad_loss, grad_lse, grad_entropy, total, reduction);
-    if (by_loss_alone) p.args.expected = p.one_number(expected);
-    p.run(p.kernels().backward);
+    if (by_loss_alone) p.args.expected = p.keep(converted(expected, p.compute));
+    p.backward(grad);
   }
 
   static Tensor backward(Maybe grad_loss, Maybe grad_lse, Maybe grad_entropy, Tensor logits,
@@ -72,12 +72,9 @@ class CrossEntropyOps {
                          int64_t ignore_index, double label_smoothing, double z_loss, double softcap,
                          bool, bool, bool with_entropy) {
     Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
-    Tensor grad = allocate_like(p.logits);
-    p.args.grad_logits = grad.data_ptr();
     p.use_stats(stats);
     p.use_grads(grad_loss, grad_lse, grad_entropy, total, reduction);
-    p.run(p.kernels().backward);
-    return grad;
+    return p.backward(allocate_like(p.logits));
   }
 
   // Writes the gradient over the logits.
@@ -86,10 +83,9 @@ class CrossEntropyOps {
                         int64_t ignore_index, double label_smoothing, double z_loss, double softcap,
                         bool, bool, bool with_entropy) {
     Problem p(logits, target, weight, ignore_index, label_smoothing, z_loss, softcap, with_entropy);
-    p.args.grad_logits = p.logits.data_ptr();
     p.use_stats(stats);
     p.use_grads(grad_loss, grad_lse, grad_entropy, total, reduction);
-    p.run(p.kernels().backward);
+    p.backward(p.logits);
     if (p.logits.data_ptr() != logits.data_ptr()) torch::stable::copy_(logits, p.logits);
   }
 
@@ -139,11 +135,8 @@ class CrossEntropyOps {
                              int64_t reduction, int64_t ignore_index) {
     Problem p(x, target, weight, ignore_index, 0, 0, 0, false);
     p.args.normalized = true;
-    Tensor grad = allocate_like(p.logits);
-    p.args.grad_logits = grad.data_ptr();
     p.use_grads(grad_loss, {}, {}, total, reduction);
-    p.run(p.kernels().backward);
-    return grad;
+    return p.backward(allocate_like(p.logits));
   }
 
   static Tensor nll_double_backward(Tensor v, Tensor, Tensor, Tensor target, Maybe weight, Tensor,
@@ -265,9 +258,16 @@ class CrossEntropyOps {
       args.reduced = reduction != none;
     }
 
-    const void* one_number(const Tensor& t) {
-      check_one_number(logits, t);
-      return keep(converted(t, compute));
+    // Writes the gradient of the logits.
+    Tensor backward(const Tensor& grad) {
+      args.grad_logits = grad.data_ptr();
+      run(kernels().backward);
+      return grad;
+    }
+
+    void* keep(const Tensor& t) {
+      alive.push_back(t);
+      return t.data_ptr();
     }
 
     // The sum of the weights, which a mean is divided by, before anything has been read of the logits.
@@ -329,11 +329,6 @@ class CrossEntropyOps {
     }
 
    private:
-    void* keep(Tensor t) {
-      alive.push_back(t);
-      return t.data_ptr();
-    }
-
     int64_t class_dim_;
     bool has_mass_, has_mean_;
   };
