@@ -33,6 +33,7 @@ ORDER = (
     "_numba_operands",
     "_numba_losses",
     "_autograd",
+    "_eager_cross_entropy",
     "_backend",
     "_dtensor",
     "_dispatch",
