@@ -1,6 +1,7 @@
 """What CMake does with the CUDA compiler that is there, or is not; and outside Linux."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,15 @@ def test_without_nvcc_asking_for_it_is_an_error(tmp_path):
     assert "FASTACT_CUDA=ON, but no CUDA compiler was found" in said
 
 
-needs_nvcc = pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+def cmake_knows_cpp20_of_nvcc():
+    said = subprocess.run([CMAKE, "--version"], capture_output=True, text=True).stdout
+    major, minor, patch = re.search(r"(\d+)\.(\d+)\.(\d+)", said).groups()
+    return (int(major), int(minor), int(patch)) >= (3, 25, 2)
+
+
+needs_nvcc = pytest.mark.skipif(
+    not (NVCC and CMAKE and cmake_knows_cpp20_of_nvcc()), reason="needs nvcc and CMake 3.25.2"
+)
 
 
 @needs_nvcc

@@ -125,18 +125,10 @@ class Group {
     return left < width + lanes ? left : width;
   }
 
-  Group(const cpu::Rows& rows, int64_t index) : rows_(rows) {
-    const int64_t per_outer = rows.groups_per_outer();
-    const int64_t outer = index / per_outer;
-    const int64_t inner = index % per_outer * rows.rows_per_group();
-    const int64_t left = rows.inner - inner;
-    first_row = outer * rows.inner + inner;
-    count = int(left < rows.rows_per_group() ? left : rows.rows_per_group());
-    offset_ = outer * rows.outer_stride + inner * rows.row_stride;
-  }
+  Group(const cpu::Rows& rows, int64_t index) : Group(rows, rows.group(index)) {}
 
-  int64_t first_row;
-  int count;  // of rows that exist, no more than there are lanes
+  const int64_t first_row;
+  const int count;  // of rows that exist, no more than there are lanes
   FASTACT_FN int64_t classes() const { return rows_.classes; }
 
   // Calls f(group) for the rows of the group in turn: once where they are all worked at together.
@@ -263,8 +255,11 @@ class Group {
     }
   }
 
+  Group(const cpu::Rows& rows, cpu::Rows::Part part)
+      : first_row(part.first_row), count(part.count), rows_(rows), offset_(part.offset) {}
+
   const cpu::Rows& rows_;
-  int64_t offset_;
+  const int64_t offset_;
   int turn_ = 0;
 };
 

@@ -35,6 +35,19 @@ struct Rows {
     return (inner + rows_per_group() - 1) / rows_per_group();
   }
   FASTACT_FN constexpr int64_t groups() const { return outer * groups_per_outer(); }
+
+  struct Part {
+    int64_t first_row;
+    int count;       // of rows, no more than `lanes`
+    int64_t offset;  // of the first row in memory, in elements
+  };
+  FASTACT_FN constexpr Part group(int64_t index) const {
+    const int64_t set = index / groups_per_outer();
+    const int64_t first = index % groups_per_outer() * rows_per_group();
+    const int64_t left = inner - first;
+    return {set * inner + first, int(left < rows_per_group() ? left : rows_per_group()),
+            set * outer_stride + first * row_stride};
+  }
 };
 
 struct SoftmaxRows {

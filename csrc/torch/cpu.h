@@ -96,11 +96,9 @@ struct Cpu {
     };
     parallel(rows.groups(), grain / rows.rows_per_group(), [&](int64_t begin, int64_t end) {
       for (int64_t g = begin; g < end; ++g) {
-        const int64_t outer = g / rows.groups_per_outer();
-        const int64_t first = g % rows.groups_per_outer() * rows.rows_per_group();
-        const int64_t last = std::min(first + rows.rows_per_group(), rows.inner);
+        const cpu::Rows::Part part = rows.group(g);
         double sum = 0;
-        for (int64_t i = first; i < last; ++i) sum += weigh_row(outer * rows.inner + i);
+        for (int r = 0; r < part.count; ++r) sum += weigh_row(part.first_row + r);
         args.sums[2 * g] = 0;
         args.sums[2 * g + 1] = sum;
       }
