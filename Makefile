@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Everything the compiled library is built from.
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc cmake -type f)
 
-.PHONY: help demo test exhaustive lint format wheel wheel-any check-wheel sanitize emulate \
+.PHONY: help demo test exhaustive lint format wheel wheel-any check-wheel check-torch sanitize emulate \
 	bench bench-overhead bench-compare bench-models bench-monitor cutoffs docs clean
 
 help:  ## Lists the targets
@@ -102,6 +102,17 @@ check-wheel: wheel wheel-any  ## Installs the wheels into an empty environment a
 	cd $(CHECK) && bin/python ../../tools/smoke.py compiled
 	$(CHECK)/bin/pip install -q $$($(BIN)/python tools/extra.py test)
 	$(CHECK)/bin/python -m pytest -q -p no:cacheprovider $(TESTS)
+
+# What CI has no time for: the whole suite on the wheel, with the oldest torch and with the newest.
+OTHER := build/torch-check
+check-torch: wheel  ## Runs all tests on the wheel with another torch: WITH=torch==2.10.0
+	@test -n "$(WITH)" || { echo "make check-torch WITH=torch==<version>" >&2; exit 2; }
+	rm -rf $(OTHER)
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/pip install -q "$(WITH)" $$($(BIN)/python tools/extra.py test)
+	$(OTHER)/bin/pip install -q --no-deps --target $(OTHER)/vision $(VISION)
+	$(OTHER)/bin/pip install -q --no-deps dist/*manylinux*.whl
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile
 
 sanitize: $(BIN)/.extra-test  ## Runs the tests with the CPU library under ASan and UBSan
 	tools/sanitize.sh $(BIN)/python

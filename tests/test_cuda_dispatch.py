@@ -121,7 +121,7 @@ def test_gpus_without_one_are_refused_before_a_launch(capability, built, gpu):
 
 
 class Properties(enum.Enum):
-    """As a constant, which torch.cuda's own class is for Dynamo."""
+    """What is asked of torch.cuda's own."""
 
     H200, T4 = (9, 0), (7, 5)
 
@@ -142,6 +142,7 @@ def test_a_first_call_that_is_traced(properties, gpu, monkeypatch):
     for name, stand_in in (("_lazy_init", lambda: None), ("device_count", lambda: 1),
                            ("_get_device_properties", lambda _: properties)):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in, raising=False)
+    torch._dynamo.utils.common_constant_types.add(Properties)  # as torch.cuda's own class is
     torch._dynamo.reset()
     call = torch.compile(lambda x: F.gelu(x) + 1, fullgraph=True, backend="eager")
     if properties is Properties.H200:

@@ -68,6 +68,11 @@ has_global_hooks = getattr(torch.nn.modules.module, "_has_any_global_hook", lamb
 FakeTensor = _find(torch._subclasses, "FakeTensor", torch.Tensor)
 # Tensors without memory, also of devices that are not there; else real ones do.
 FakeTensorMode: Any = getattr(torch._subclasses, "FakeTensorMode", nullcontext)
+# Of these devices' types. (torch.amp.is_autocast_available tells, but Dynamo of torch 2.10 cannot
+# trace it.)
+WITHOUT_AUTOCAST = frozenset(
+    kind for kind in ("meta", "lazy", "vulkan") if not torch.amp.is_autocast_available(kind)
+)
 
 MISSING: str | None = None
 if _missing:
@@ -125,9 +130,9 @@ def openmp_parallel() -> Callable[[Callable[[Any], None], int], None] | None:
 
 
 def autocasts(device: torch.device) -> bool:
-    """Whether autocast is on for a device; on some, meta for one, it cannot be."""
+    """Whether autocast is on for a device; some have none, and asking about those is an error."""
     kind = device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return kind not in WITHOUT_AUTOCAST and torch.is_autocast_enabled(kind)
 
 
 def dual_level_active() -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from .. import functional as F
+from .._private import WITHOUT_AUTOCAST
 from ._source import says
 
 Loss = Callable[..., Tensor]
@@ -35,7 +36,7 @@ def _cross_entropy(
     # Autocast is what makes a loss of 16-bit logits a float32.
     context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     device = logits.device.type
-    if logits.dtype in (torch.bfloat16, torch.float16) and torch.amp.is_autocast_available(device):
+    if logits.dtype in (torch.bfloat16, torch.float16) and device not in WITHOUT_AUTOCAST:
         context = torch.autocast(device, torch.bfloat16)
     else:
         logits = logits.float()
