@@ -109,9 +109,8 @@ check-torch: wheel  ## Runs all tests on the wheel with another torch: WITH=torc
 	@test -n "$(WITH)" || { echo "make check-torch WITH=torch==<version>" >&2; exit 2; }
 	rm -rf $(OTHER)
 	$(PYTHON) -m venv $(OTHER)
-	$(OTHER)/bin/pip install -q "$(WITH)" $$($(BIN)/python tools/extra.py test)
+	$(OTHER)/bin/pip install -q "$(WITH)" dist/*manylinux*.whl $$($(BIN)/python tools/extra.py test)
 	$(OTHER)/bin/pip install -q --no-deps --target $(OTHER)/vision $(VISION)
-	$(OTHER)/bin/pip install -q --no-deps dist/*manylinux*.whl
 	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile
 
 sanitize: $(BIN)/.extra-test  ## Runs the tests with the CPU library under ASan and UBSan

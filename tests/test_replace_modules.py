@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import pickle
+import sys
 import warnings
 
 import pytest
@@ -294,6 +295,10 @@ def test_whole_modules_are_saved_and_copied():
     assert [type(m) for m in model] == [nn.Linear, nn.GELU, activations.SiLUActivation]
 
 
+@pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0) and torch.__version__ < "2.11",
+    reason="Python 3.13.0 does not tell torch 2.10 that a module changed (CPython issue 125608)",
+)
 def test_compiled_code_notices():
     model = nn.Sequential(nn.GELU("tanh"), nn.Linear(4, 4))
     ops = []
