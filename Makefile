@@ -105,7 +105,7 @@ check-wheel: wheel wheel-any  ## Installs the wheels into an empty environment a
 
 # What CI has no time for: the whole suite on the wheel, with the oldest torch and with the newest.
 OTHER := build/torch-check
-check-torch: wheel  ## Runs all tests on the wheel with another torch: WITH=torch==2.10.0
+check-torch: $(if $(WITH),wheel)  ## Runs all tests on the wheel with another torch: WITH=torch==2.10.0
 	@test -n "$(WITH)" || { echo "make check-torch WITH=torch==<version>" >&2; exit 2; }
 	rm -rf $(OTHER)
 	$(PYTHON) -m venv $(OTHER)
