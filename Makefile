@@ -49,8 +49,9 @@ demo: $(BIN)/.extra-demo  ## Trains small nets with torch.nn and fastact.nn side
 
 # A process for each core up to four, which each take whole files, and one of torch's threads in each:
 # threads of several processes that share the cores spin in each other's way.
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile
 test: $(BIN)/.extra-test  ## Runs the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 # Twenty minutes on two cores. EXHAUSTIVE="--step 61 gelu silu" takes every 61st input of two activations.
 exhaustive: $(BIN)/.torch  ## Compares every float32, bfloat16 and float16 with float64
@@ -111,7 +112,7 @@ check-torch: $(if $(WITH),wheel)  ## Runs all tests on the wheel with another to
 	$(PYTHON) -m venv $(OTHER)
 	$(OTHER)/bin/pip install -q "$(WITH)" dist/*manylinux*.whl $$($(BIN)/python tools/extra.py test)
 	$(OTHER)/bin/pip install -q --no-deps --target $(OTHER)/vision $(VISION)
-	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python $(PYTEST) -p no:cacheprovider
 
 sanitize: $(BIN)/.extra-test  ## Runs the tests with the CPU library under ASan and UBSan
 	tools/sanitize.sh $(BIN)/python

@@ -68,8 +68,8 @@ has_global_hooks = getattr(torch.nn.modules.module, "_has_any_global_hook", lamb
 FakeTensor = _find(torch._subclasses, "FakeTensor", torch.Tensor)
 # Tensors without memory, also of devices that are not there; else real ones do.
 FakeTensorMode: Any = getattr(torch._subclasses, "FakeTensorMode", nullcontext)
-# Of these devices' types. (torch.amp.is_autocast_available tells, but Dynamo of torch 2.10 cannot
-# trace it.)
+# The types of devices that have no autocast. torch.amp.is_autocast_available is asked here and not
+# at a call: Dynamo of torch 2.10 cannot trace it.
 WITHOUT_AUTOCAST = frozenset(
     kind for kind in ("meta", "lazy", "vulkan") if not torch.amp.is_autocast_available(kind)
 )
